@@ -1,0 +1,1 @@
+//! Load programs that measure the server beside a no-op floor

@@ -1,0 +1,1 @@
+//! The one writer: runs commands through the core, groups commits, answers when durable

@@ -1,0 +1,1 @@
+//! The dialects: wire in, commands out, outcomes back to wire

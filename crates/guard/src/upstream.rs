@@ -1,0 +1,86 @@
+//! What stands behind the guard, as the guard sees it.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use http::request::Parts;
+use http::{Request, Response};
+use leasehold_core::ids::Seq;
+use leasehold_core::resource::Resource;
+use leasehold_core::target::Target;
+use leasehold_problems::Problem;
+
+use crate::body::Body;
+
+/// A future on the heap.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What came of a write or a read: the upstream's answer, or a refusal of its own.
+pub type Answer = Result<Response<Body>, Box<Problem>>;
+
+/// The proof that a write was let through; only the guard makes it.
+#[derive(Debug)]
+pub struct Admitted {
+    pub(crate) admission: Option<Seq>,
+    pub(crate) targets: Vec<Target>,
+}
+
+impl Admitted {
+    /// The position of the write's `write_admitted` (the first, where it has several); none for a
+    /// write without a lock.
+    #[must_use]
+    pub fn admission(&self) -> Option<Seq> {
+        self.admission
+    }
+
+    /// Whether the write was let through for `target`.
+    #[must_use]
+    pub fn covers(&self, target: &Target) -> bool {
+        self.targets.contains(target)
+    }
+}
+
+/// What came of carrying a write out.
+pub enum Execution<P> {
+    /// It has ended: with an answer, or refused and not applied.
+    Ended(Answer),
+    /// It was not applied: what it changes is not what it was let through for. The plan comes
+    /// back and names its targets anew.
+    Retarget(P),
+}
+
+/// What stands behind the guard.
+pub trait Upstream: Send + Sync + 'static {
+    /// A write that has been read and understood.
+    type Plan: Send + 'static;
+
+    /// Answers a request whose method is safe.
+    fn read<'a>(&'a self, request: Request<Body>, resource: Resource) -> BoxFuture<'a, Answer>;
+
+    /// Step 1: refuses a write whose method the resource does not take (405).
+    ///
+    /// # Errors
+    /// The refusal.
+    fn allow(&self, head: &Parts, resource: &Resource) -> Result<(), Box<Problem>>;
+
+    /// The targets that the head alone names: what is checked before the body is read.
+    fn early_targets(&self, head: &Parts, resource: &Resource) -> Vec<Target>;
+
+    /// Step 6: reads what it needs of the body.
+    fn plan<'a>(
+        &'a self,
+        head: Parts,
+        resource: Resource,
+        body: Body,
+    ) -> BoxFuture<'a, Result<Self::Plan, Box<Problem>>>;
+
+    /// Everything that the write changes, as things stand.
+    fn targets<'a>(&'a self, plan: &'a Self::Plan) -> BoxFuture<'a, Vec<Target>>;
+
+    /// Steps 7 and 8, and the write itself.
+    fn execute<'a>(
+        &'a self,
+        plan: Self::Plan,
+        admitted: &'a Admitted,
+    ) -> BoxFuture<'a, Execution<Self::Plan>>;
+}

@@ -1,0 +1,1 @@
+//! The durable log of events, and the follower that indexes it

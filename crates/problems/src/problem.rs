@@ -1,0 +1,113 @@
+//! One refusal, on its way to the caller.
+
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+use serde_json::{Map, Value};
+
+use crate::catalogue::{Name, Retryable};
+
+/// `application/problem+json`.
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
+/// One refusal: what it is called, what is to be said of it, and the members and header fields
+/// that let the caller resolve it.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    /// Which of the catalogue.
+    pub name: Name,
+    /// A sentence for the person who reads it.
+    pub detail: String,
+    /// Members beside those that every problem has.
+    pub members: Map<String, Value>,
+    /// Header fields.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The status, where it is not the catalogue's (`locked_status`).
+    pub status: Option<StatusCode>,
+    /// Whether the same request may work later, where it is not the catalogue's word.
+    pub retryable: Option<Retryable>,
+}
+
+/// What a problem document needs to know of the request.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// The path that was asked for.
+    pub instance: &'a str,
+    /// The id of the request.
+    pub request_id: &'a str,
+    /// The prefix of the server's own space, with both slashes.
+    pub prefix: &'a str,
+}
+
+impl Problem {
+    /// A problem of this name.
+    #[must_use]
+    pub fn new(name: Name, detail: impl Into<String>) -> Self {
+        Self {
+            name,
+            detail: detail.into(),
+            members: Map::new(),
+            headers: Vec::new(),
+            status: None,
+            retryable: None,
+        }
+    }
+
+    /// With a member.
+    #[must_use]
+    pub fn with(mut self, member: &str, value: impl Into<Value>) -> Self {
+        self.members.insert(member.to_owned(), value.into());
+        self
+    }
+
+    /// With a header field.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// With `Retry-After` in whole seconds.
+    #[must_use]
+    pub fn retry_after(self, seconds: u64) -> Self {
+        self.header(http::header::RETRY_AFTER, HeaderValue::from(seconds))
+    }
+
+    /// The status it is answered with.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.status.unwrap_or(self.name.entry().status)
+    }
+
+    /// The problem document.
+    #[must_use]
+    pub fn to_json(&self, context: &Context<'_>) -> Value {
+        let entry = self.name.entry();
+        let mut document = Map::new();
+        document.insert("type".into(), format!("{}problems/{}", context.prefix, entry.name).into());
+        document.insert("title".into(), entry.title.into());
+        document.insert("status".into(), self.status().as_u16().into());
+        document.insert("detail".into(), self.detail.clone().into());
+        document.insert("instance".into(), context.instance.into());
+        document.insert("request_id".into(), context.request_id.into());
+        let retryable = self.retryable.unwrap_or(entry.retryable);
+        document.insert("retryable".into(), retryable.as_str().into());
+        for (member, value) in &self.members {
+            document.insert(member.clone(), value.clone());
+        }
+        Value::Object(document)
+    }
+
+    /// The answer: status, header fields, and the problem document.
+    #[must_use]
+    pub fn to_response(&self, context: &Context<'_>) -> Response<Vec<u8>> {
+        let mut response = Response::new(self.to_json(context).to_string().into_bytes());
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        for (name, value) in &self.headers {
+            headers.append(name.clone(), value.clone());
+        }
+        response
+    }
+}

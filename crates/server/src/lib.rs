@@ -1,0 +1,1 @@
+//! Configuration, identity, routes, listener, shutdown, metrics
