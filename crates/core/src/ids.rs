@@ -34,8 +34,8 @@ pub struct Fence(pub u64);
 #[serde(transparent)]
 pub struct LockId(pub Uuid);
 
-/// One acquire that is parked in the table (waiting, or pending on writes under way). Chosen by
-/// whoever sends the command; unique while the process lives.
+/// One command that is parked in the table: it waits, or only writes under way are before it.
+/// Given by the table; unique while the process lives.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct WaiterId(pub u64);
 

@@ -1,18 +1,31 @@
 //! The lock table as a pure state machine: commands in, outcomes and events out.
 //!
-//! Modules in reading order: what is locked ([`resource`]), when ([`time`]), by whom and under
-//! which numbers ([`ids`]), what a lock is ([`lock`]), what can happen ([`event`]), and the fold
-//! as rows ([`rows`]).
+//! Modules in reading order: what is locked ([`resource`], [`pattern`], [`target`]), when
+//! ([`time`]), by whom and under which numbers ([`caller`], [`ids`]), what a lock is ([`lock`]),
+//! what can happen ([`event`]), the fold of what happened ([`state`], and as rows: [`rows`]), what
+//! can be asked ([`command`]) and refused ([`refusal`]), and the table that decides ([`table`],
+//! with [`acquire`], [`holder`], [`writes`], [`inspect`]).
 //!
 //! Deliberately absent: I/O, clocks, threads, async, randomness, HTTP. Times, ids and limits are
 //! arguments, so that folding the same events rebuilds the same table.
 
+pub mod acquire;
 pub mod caller;
+pub mod command;
+mod drain;
 pub mod event;
+pub mod holder;
 pub mod ids;
+pub mod inspect;
 pub mod lock;
 pub mod pattern;
+pub mod queue;
+pub mod refusal;
 pub mod resource;
 pub mod rows;
+pub mod state;
+pub mod table;
 pub mod target;
 pub mod time;
+mod tree;
+pub mod writes;

@@ -1,0 +1,309 @@
+//! Acquiring: fail fast, wait, or take the place that only writes under way still hold.
+
+use std::sync::Arc;
+
+use crate::command::{Acquire, MIN_TTL_MS, Want};
+use crate::event::EventBody;
+use crate::ids::{LockId, WaiterId};
+use crate::lock::Grant;
+use crate::queue::{Place, Reach, alternatives};
+use crate::refusal::{AcquireRefusal, TokenIs};
+use crate::resource::Resource;
+use crate::table::{Granted, LockTable};
+use crate::time::Now;
+
+/// What came of an acquire.
+#[derive(Clone, Debug)]
+pub enum Acquired {
+    /// It was granted.
+    Granted(Granted),
+    /// It was parked; what comes of it is among [`LockTable::take_wakes`], maybe at once.
+    Parked(WaiterId),
+}
+
+/// The resources of a set, as they are granted: duplicates and members below another folded, the
+/// first asked for first. With depth 0 nothing is below another.
+#[must_use]
+pub fn fold_set(resources: &[Resource], depth: crate::lock::Depth) -> Arc<[Resource]> {
+    let mut kept: Vec<Resource> = Vec::with_capacity(resources.len());
+    for (at, resource) in resources.iter().enumerate() {
+        let covered = resources.iter().enumerate().any(|(other_at, other)| {
+            (other == resource && other_at < at)
+                || (depth == crate::lock::Depth::Infinity
+                    && other != resource
+                    && other.covers(resource))
+        });
+        if !covered {
+            kept.push(resource.clone());
+        }
+    }
+    kept.into()
+}
+
+impl LockTable {
+    /// `POST {resource}/lock`.
+    ///
+    /// # Errors
+    /// The refusal; nothing has changed.
+    pub fn acquire(&mut self, command: Acquire, now: Now) -> Result<Acquired, AcquireRefusal> {
+        let max = command.limits.max_ttl_ms;
+        if command.ttl_ms.is_some_and(|ttl| !(MIN_TTL_MS..=max).contains(&ttl)) {
+            return Err(AcquireRefusal::TtlOutOfRange { max_ttl_ms: max });
+        }
+        let mut comes_back = None;
+        if let Some(answer) = self.by_key(&command, &mut comes_back, now)? {
+            return Ok(Acquired::Granted(answer));
+        }
+        let holds = self.holds(&command, now)?;
+        let resources = command.want.resources().clone();
+        let places: Vec<Place> = resources.iter().map(|each| self.place(each)).collect();
+        for place in &places {
+            let below = command.depth == crate::lock::Depth::Infinity;
+            self.expire_due_at(&place.path, place.exact, below, now);
+        }
+        // Ending a lock may have made or removed nodes.
+        let places: Vec<Place> = resources.iter().map(|each| self.place(each)).collect();
+        self.refuse_frozen(&command.want, &places, now)?;
+        self.room_for(&command)?;
+
+        let reach = Reach {
+            mode: command.mode,
+            depth: command.depth,
+            ticket: comes_back,
+            holds: &holds,
+        };
+        let mut free = None;
+        for members in alternatives(&command.want) {
+            let own = members.iter().map(|&at| &places[at]);
+            if self.first_obstacle(own.clone(), reach, now).is_none() {
+                let mut pins = 0;
+                for place in own {
+                    self.visit_pins(place, command.mode, command.depth, &mut |_| pins += 1);
+                }
+                if pins == 0 {
+                    free = Some(members);
+                    break;
+                }
+                // Only writes are in the way: it is parked and has its place at once, unless
+                // another alternative is quite free.
+                free.get_or_insert(members);
+            }
+        }
+        match free {
+            Some(members) if self.no_pins(&members, &places, &command) => {
+                let granted = members.iter().map(|&at| resources[at].clone()).collect::<Vec<_>>();
+                if let Some(waiter) = comes_back {
+                    self.forget_away(waiter);
+                }
+                Ok(Acquired::Granted(self.grant(&command, granted.into(), 0, now)))
+            }
+            None if command.wait_ms == 0 => {
+                let mut found = self.in_the_way(&command.caller, places.iter(), reach, now);
+                found.presented = holds.iter().map(|&id| TokenIs::LiveElsewhere(id)).collect();
+                Err(AcquireRefusal::Locked(Box::new(found)))
+            }
+            _ => self.enqueue(command, comes_back, holds, &places, now),
+        }
+    }
+
+    fn no_pins(&self, members: &[usize], places: &[Place], command: &Acquire) -> bool {
+        let mut pins = 0;
+        for &at in members {
+            self.visit_pins(&places[at], command.mode, command.depth, &mut |_| pins += 1);
+        }
+        pins == 0
+    }
+
+    fn enqueue(
+        &mut self,
+        command: Acquire,
+        comes_back: Option<WaiterId>,
+        holds: Vec<LockId>,
+        places: &[Place],
+        now: Now,
+    ) -> Result<Acquired, AcquireRefusal> {
+        if self.limits.max_waiters <= self.parked.len() {
+            return Err(AcquireRefusal::TooManyWaiters);
+        }
+        for (place, resource) in places.iter().zip(command.want.resources().iter()) {
+            let Some(&node) = place.path.last().filter(|_| place.exact) else { continue };
+            if command.limits.max_queue <= self.state.tree.parked(node).len() {
+                return Err(AcquireRefusal::QueueFull { resource: resource.clone() });
+            }
+        }
+        let waiter = match comes_back {
+            Some(waiter) => {
+                self.forget_away(waiter);
+                waiter
+            }
+            None => WaiterId(self.fresh_id()),
+        };
+        let may_close_circle = !holds.is_empty();
+        self.park(waiter, command, holds, now);
+        if may_close_circle
+            && self.parked.contains_key(&waiter)
+            && let Some(circle) = self.circle(waiter, now)
+        {
+            self.unpark(waiter, now);
+            return Err(AcquireRefusal::Deadlock { circle });
+        }
+        Ok(Acquired::Parked(waiter))
+    }
+
+    fn forget_away(&mut self, waiter: WaiterId) {
+        if let Some(away) = self.away.remove(&waiter) {
+            self.parked_timers.remove(&(away.until, waiter));
+            self.parked_keys.remove(&(away.principal, away.key));
+        }
+    }
+
+    /// What an earlier request with the same key got.
+    fn by_key(
+        &mut self,
+        command: &Acquire,
+        comes_back: &mut Option<WaiterId>,
+        now: Now,
+    ) -> Result<Option<Granted>, AcquireRefusal> {
+        let Some(idempotency) = &command.idempotency else { return Ok(None) };
+        let key = (command.caller.principal.clone(), idempotency.key.clone());
+        if let Some(&waiter) = self.parked_keys.get(&key) {
+            let digest = match (self.away.get(&waiter), self.parked.get(&waiter)) {
+                (Some(away), _) => Some(away.digest.clone()),
+                (None, Some(parked)) => {
+                    parked.command.idempotency.as_ref().map(|each| each.digest.clone())
+                }
+                (None, None) => None,
+            };
+            if digest.as_ref() != Some(&idempotency.digest) {
+                return Err(AcquireRefusal::KeyReused);
+            }
+            if !self.away.contains_key(&waiter) {
+                return Err(AcquireRefusal::KeyInProgress);
+            }
+            *comes_back = Some(waiter);
+            return Ok(None);
+        }
+        let Some(&lock_id) = self.state.keys.get(&key) else { return Ok(None) };
+        if let Some(idx) = self.state.idx(lock_id) {
+            let lock = &self.state.slot(idx).lock;
+            let same = lock.grant.idempotency.as_ref().is_some_and(|each| **each == *idempotency);
+            if !same {
+                return Err(AcquireRefusal::KeyReused);
+            }
+            if lock.is_live(now.lease) {
+                let lock = Box::new(lock.clone());
+                if let Some(at) = self.uncollected.remove(&lock_id) {
+                    self.uncollected_timers.remove(&(at, lock_id));
+                }
+                return Ok(Some(Granted { lock, replayed: true }));
+            }
+            self.expire(idx, now);
+        }
+        let Some(ended) = self.state.ended(lock_id) else { return Ok(None) };
+        if now.lease.since(ended.lease) > crate::state::KEY_KEPT_MS {
+            return Ok(None);
+        }
+        if ended.idempotency.as_ref().is_some_and(|each| **each == *idempotency) {
+            Err(AcquireRefusal::Gone(Box::new(ended.clone())))
+        } else {
+            Err(AcquireRefusal::KeyReused)
+        }
+    }
+
+    /// The locks that the caller named as held.
+    fn holds(&mut self, command: &Acquire, now: Now) -> Result<Vec<LockId>, AcquireRefusal> {
+        let mut holds = Vec::with_capacity(command.holds.len());
+        for &token in &command.holds {
+            match self.judge(&command.caller, token, now) {
+                Ok(idx) => holds.push(self.state.slot(idx).lock.grant.lock_id),
+                Err(what) => return Err(AcquireRefusal::Token(Box::new(what))),
+            }
+        }
+        holds.sort_unstable();
+        holds.dedup();
+        Ok(holds)
+    }
+
+    fn refuse_frozen(
+        &self,
+        want: &Want,
+        places: &[Place],
+        now: Now,
+    ) -> Result<(), AcquireRefusal> {
+        let frozen = |place: &Place| {
+            place
+                .path
+                .iter()
+                .filter_map(|&node| self.state.tree.freeze(node))
+                .find(|freeze| now.wall < freeze.until)
+                .cloned()
+        };
+        let refusal = match want {
+            Want::All(_) => places.iter().find_map(frozen),
+            // One that is not frozen is enough.
+            Want::AnyOf(_) if places.iter().all(|place| frozen(place).is_some()) => {
+                places.iter().find_map(frozen)
+            }
+            Want::AnyOf(_) => None,
+        };
+        refusal.map_or(Ok(()), |freeze| Err(AcquireRefusal::Frozen(Box::new(freeze))))
+    }
+
+    /// Whether one more lock of this holder fits.
+    pub(crate) fn room_for(&self, command: &Acquire) -> Result<(), AcquireRefusal> {
+        if self.limits.max_locks <= self.state.locks.len() {
+            let limit = u64::try_from(self.limits.max_locks).unwrap_or(u64::MAX);
+            return Err(AcquireRefusal::TooManyLocks { limit, of_holder: false });
+        }
+        if let Some(limit) = command.limits.max_locks_per_holder {
+            let held = self.state.per_holder.get(&command.caller.principal).copied().unwrap_or(0);
+            if limit <= held {
+                return Err(AcquireRefusal::TooManyLocks { limit, of_holder: true });
+            }
+        }
+        Ok(())
+    }
+
+    /// Grants: nothing is in the way.
+    pub(crate) fn grant(
+        &mut self,
+        command: &Acquire,
+        resources: Arc<[Resource]>,
+        waited_ms: u64,
+        now: Now,
+    ) -> Granted {
+        let limits = &command.limits;
+        let ttl_ms = command.ttl_ms.unwrap_or(limits.default_ttl_ms);
+        let max_deadline = limits.max_hold_ms.map(|hold| now.lease + hold);
+        let asked = now.lease + ttl_ms;
+        let grant = Grant {
+            lock_id: command.lock_id,
+            fence: self.next_fence(),
+            resources,
+            dialect: command.origin.dialect,
+            mode: command.mode,
+            depth: command.depth,
+            holder: command.caller.principal.clone(),
+            reason: command.reason.clone(),
+            metadata: command.metadata.clone(),
+            handle: command.handle.clone(),
+            ttl_ms,
+            deadline: max_deadline.map_or(asked, |max| asked.min(max)),
+            granted: now.lease,
+            acquired_at: now.wall,
+            max_deadline,
+            max_ttl_ms: limits.max_ttl_ms,
+            waited_ms,
+            idempotency: command.idempotency.clone().map(Box::new),
+            predecessor_unknown: false,
+        };
+        let lock_id = grant.lock_id;
+        self.emit(EventBody::Acquired(Box::new(grant.clone())), command.origin.clone(), now);
+        let lock = match self.state.idx(lock_id) {
+            Some(idx) => self.state.slot(idx).lock.clone(),
+            None => crate::lock::Lock::new(grant),
+        };
+        Granted { lock: Box::new(lock), replayed: false }
+    }
+}
+

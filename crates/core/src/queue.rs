@@ -1,0 +1,834 @@
+//! Who waits for what, and who is next.
+//!
+//! A parked acquire watches one thing that stands in its way (one for each alternative of an
+//! `any_of`), not all of them: when that goes, it looks again. What it watches by preference is
+//! the newest of the earlier acquires that it conflicts with, so a queue is a chain and the end of
+//! a lock wakes its head, not the whole queue.
+//!
+//! An acquire is *waiting* while something is in its way, and *claimed* when only writes on their
+//! way are: then it has its place, and stands in everybody's way like a lock.
+
+use crate::caller::Caller;
+use crate::command::{Acquire, Want};
+use crate::ids::{LockId, Principal, WaiterId};
+use crate::lock::{Depth, Mode};
+use crate::refusal::{
+    AcquireRefusal, COUNT_LIMIT, CircleStep, InTheWay, Pending, TokenIs, Waiting,
+};
+use crate::resource::Resource;
+use crate::table::{LockTable, Woken};
+use crate::time::{LeaseTime, Now};
+use crate::tree::{LockIdx, NodeId, ParkedAt, PinAt, PinKind};
+
+/// Something in the way of a parked acquire.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(crate) enum Blocker {
+    Lock(LockId),
+    Parked(WaiterId),
+    Freeze(Resource),
+}
+
+#[derive(Debug)]
+pub(crate) enum Phase {
+    Waiting { watching: Vec<Blocker> },
+    Claimed { alternative: usize, pins_left: usize },
+}
+
+#[derive(Debug)]
+pub(crate) struct Parked {
+    pub(crate) command: Acquire,
+    /// The nodes of what it asks for, in the order of its resources.
+    pub(crate) nodes: Vec<NodeId>,
+    /// Which of them it is attached to.
+    pub(crate) attached: Vec<bool>,
+    pub(crate) holds: Vec<LockId>,
+    pub(crate) since: LeaseTime,
+    pub(crate) until: LeaseTime,
+    pub(crate) phase: Phase,
+}
+
+/// A waiter whose time was up and who may come back to its place.
+#[derive(Debug)]
+pub(crate) struct Away {
+    pub(crate) until: LeaseTime,
+    pub(crate) principal: Principal,
+    pub(crate) key: std::sync::Arc<str>,
+    pub(crate) digest: std::sync::Arc<str>,
+}
+
+/// How long a waiter whose time is up keeps its place: 5 s.
+pub const AWAY_MS: u64 = 5000;
+
+/// How many waiters a search for a circle visits at most.
+const CIRCLE_LIMIT: usize = 10_000;
+
+/// Where a request for a resource meets the tree: the nodes of its path that exist, from the root
+/// down, and whether the last is the resource's own.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Place {
+    pub(crate) path: Vec<NodeId>,
+    pub(crate) exact: bool,
+}
+
+/// What a request is compared by.
+#[derive(Clone, Copy)]
+pub(crate) struct Reach<'a> {
+    pub(crate) mode: Mode,
+    pub(crate) depth: Depth,
+    /// Its place in the order; none for one that has just come.
+    pub(crate) ticket: Option<WaiterId>,
+    /// The locks whose tokens it presented.
+    pub(crate) holds: &'a [LockId],
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Obstacle {
+    Freeze(NodeId),
+    Parked(WaiterId),
+    Lock(LockIdx),
+}
+
+impl Parked {
+    /// The indices of what would be granted together, one list for each alternative.
+    pub(crate) fn alternatives(&self) -> Vec<Vec<usize>> {
+        alternatives(&self.command.want)
+    }
+}
+
+/// The indices of the resources that would be granted together, one list for each alternative.
+pub(crate) fn alternatives(want: &Want) -> Vec<Vec<usize>> {
+    match want {
+        Want::All(resources) => vec![(0..resources.len()).collect()],
+        Want::AnyOf(resources) => (0..resources.len()).map(|at| vec![at]).collect(),
+    }
+}
+
+fn modes_conflict(a: Mode, b: Mode) -> bool {
+    !(a == Mode::Shared && b == Mode::Shared)
+}
+
+impl LockTable {
+    pub(crate) fn place(&self, resource: &Resource) -> Place {
+        let mut place = Place::default();
+        place.exact = self.state.tree.path(resource, &mut place.path);
+        place
+    }
+
+    pub(crate) fn place_of(&self, node: NodeId) -> Place {
+        let mut path = vec![node];
+        let mut at = node;
+        while let Some(parent) = self.state.tree.parent(at) {
+            path.push(parent);
+            at = parent;
+        }
+        path.reverse();
+        Place { path, exact: true }
+    }
+
+    // ---- what is in the way ------------------------------------------------------------------
+
+    /// Shows `visit` everything in the way of a request, until it says stop: a freeze first, then
+    /// parked acquires (the newest first), then locks.
+    pub(crate) fn visit_obstacles(
+        &self,
+        place: &Place,
+        reach: Reach<'_>,
+        now: Now,
+        visit: &mut dyn FnMut(Obstacle) -> bool,
+    ) {
+        for &node in &place.path {
+            if let Some(freeze) = self.state.tree.freeze(node)
+                && now.wall < freeze.until
+                && !visit(Obstacle::Freeze(node))
+            {
+                return;
+            }
+        }
+        if !self.parked.is_empty() && !self.visit_parked(place, reach, visit) {
+            return;
+        }
+        self.visit_locks(place, reach.mode, reach.depth, now, visit);
+    }
+
+    pub(crate) fn visit_parked(
+        &self,
+        place: &Place,
+        reach: Reach<'_>,
+        visit: &mut dyn FnMut(Obstacle) -> bool,
+    ) -> bool {
+        let last = place.path.len() - 1;
+        for (at, &node) in place.path.iter().enumerate().rev() {
+            let own = place.exact && at == last;
+            for parked in self.state.tree.parked(node).iter().rev() {
+                let meets = own || parked.depth == Depth::Infinity;
+                if meets
+                    && self.stands_before(parked, reach)
+                    && !visit(Obstacle::Parked(parked.waiter))
+                {
+                    return false;
+                }
+            }
+        }
+        let below = place.exact && reach.depth == Depth::Infinity;
+        !below || self.visit_parked_below(place.path[last], reach, visit)
+    }
+
+    fn visit_parked_below(
+        &self,
+        node: NodeId,
+        reach: Reach<'_>,
+        visit: &mut dyn FnMut(Obstacle) -> bool,
+    ) -> bool {
+        if self.state.tree.below(node).parked == 0 {
+            return true;
+        }
+        for child in self.state.tree.busy(node) {
+            for parked in self.state.tree.parked(child).iter().rev() {
+                if self.stands_before(parked, reach) && !visit(Obstacle::Parked(parked.waiter)) {
+                    return false;
+                }
+            }
+            if !self.visit_parked_below(child, reach, visit) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Whether a parked acquire that meets the request goes before it.
+    fn stands_before(&self, other: &ParkedAt, reach: Reach<'_>) -> bool {
+        if reach.ticket == Some(other.waiter) || !modes_conflict(other.mode, reach.mode) {
+            return false;
+        }
+        let Some(parked) = self.parked.get(&other.waiter) else { return false };
+        if matches!(parked.phase, Phase::Claimed { .. }) {
+            return true;
+        }
+        if reach.ticket.is_some_and(|ticket| ticket < other.waiter) {
+            return false;
+        }
+        // Whoever holds what an earlier waiter needs goes before it: else order makes a circle.
+        !reach.holds.iter().any(|&held| self.needs(parked, held))
+    }
+
+    /// Whether a parked acquire conflicts with a live lock.
+    fn needs(&self, parked: &Parked, held: LockId) -> bool {
+        let Some(idx) = self.state.idx(held) else { return false };
+        let lock = &self.state.slot(idx).lock;
+        let command = &parked.command;
+        command.want.resources().iter().any(|resource| {
+            lock.grant.resources.iter().any(|held| {
+                crate::table::requests_conflict(
+                    (resource, command.mode, command.depth),
+                    (held, lock.grant.mode, lock.grant.depth),
+                )
+            })
+        })
+    }
+
+    pub(crate) fn visit_locks(
+        &self,
+        place: &Place,
+        mode: Mode,
+        depth: Depth,
+        now: Now,
+        visit: &mut dyn FnMut(Obstacle) -> bool,
+    ) -> bool {
+        let last = place.path.len() - 1;
+        let conflicts = |idx: LockIdx, other: Mode| {
+            modes_conflict(other, mode) && self.state.slot(idx).lock.is_live(now.lease)
+        };
+        for (at, &node) in place.path.iter().enumerate() {
+            let own = place.exact && at == last;
+            for lock in self.state.tree.locks(node) {
+                if (own || lock.depth == Depth::Infinity)
+                    && conflicts(lock.lock, lock.mode)
+                    && !visit(Obstacle::Lock(lock.lock))
+                {
+                    return false;
+                }
+            }
+        }
+        if !(place.exact && depth == Depth::Infinity) {
+            return true;
+        }
+        let node = place.path[last];
+        let below = self.state.tree.below(node);
+        if below.exclusive == 0 && (mode == Mode::Shared || below.shared == 0) {
+            return true;
+        }
+        self.visit_locks_below(node, &mut |table, idx| {
+            let lock = &table.state.slot(idx).lock;
+            !conflicts(idx, lock.grant.mode) || visit(Obstacle::Lock(idx))
+        })
+    }
+
+    /// The first thing in the way of all of `places`.
+    pub(crate) fn first_obstacle<'p>(
+        &self,
+        places: impl Iterator<Item = &'p Place>,
+        reach: Reach<'_>,
+        now: Now,
+    ) -> Option<Obstacle> {
+        let mut first = None;
+        for place in places {
+            self.visit_obstacles(place, reach, now, &mut |obstacle| {
+                first = Some(obstacle);
+                false
+            });
+            if first.is_some() {
+                break;
+            }
+        }
+        first
+    }
+
+    /// Everything in the way of all of `places`, as a refusal tells it.
+    pub(crate) fn in_the_way<'p>(
+        &self,
+        caller: &Caller,
+        places: impl Iterator<Item = &'p Place>,
+        reach: Reach<'_>,
+        now: Now,
+    ) -> InTheWay {
+        let mut found = InTheWay::default();
+        let mut locks: Vec<LockIdx> = Vec::new();
+        let mut parked: Vec<WaiterId> = Vec::new();
+        for place in places {
+            self.visit_obstacles(place, reach, now, &mut |obstacle| {
+                match obstacle {
+                    Obstacle::Lock(idx) => locks.push(idx),
+                    Obstacle::Parked(waiter) => parked.push(waiter),
+                    Obstacle::Freeze(_) => {}
+                }
+                locks.len() < COUNT_LIMIT && parked.len() < COUNT_LIMIT
+            });
+        }
+        parked.sort_unstable();
+        parked.dedup();
+        for waiter in parked {
+            let Some(other) = self.parked.get(&waiter) else { continue };
+            match &other.phase {
+                Phase::Waiting { .. } => found.queue_ahead += 1,
+                Phase::Claimed { alternative, pins_left } => {
+                    found.writes_in_flight += pins_left;
+                    found.pending = self.pending(other, *alternative);
+                }
+            }
+        }
+        self.tell_locks(caller, &mut locks, reach.holds, &mut found);
+        found
+    }
+
+    pub(crate) fn pending(&self, parked: &Parked, alternative: usize) -> Option<Pending> {
+        let first = parked.alternatives().get(alternative)?.first().copied()?;
+        Some(Pending {
+            holder: parked.command.caller.principal.clone(),
+            resource: parked.command.want.resources().get(first)?.clone(),
+        })
+    }
+
+    /// Counts these locks, and shows the one that ends last.
+    pub(crate) fn tell_locks(
+        &self,
+        caller: &Caller,
+        locks: &mut Vec<LockIdx>,
+        holds: &[LockId],
+        found: &mut InTheWay,
+    ) {
+        locks.sort_unstable();
+        locks.dedup();
+        found.locks = locks.len();
+        let mut last: Option<LockIdx> = None;
+        for &idx in &*locks {
+            let lock = &self.state.slot(idx).lock;
+            found.held_by_you |= if caller.anonymous {
+                holds.contains(&lock.grant.lock_id)
+            } else {
+                lock.grant.holder == caller.principal
+            };
+            if last.is_none_or(|last| self.state.slot(last).lock.deadline < lock.deadline) {
+                last = Some(idx);
+            }
+        }
+        found.lock = last.map(|idx| Box::new(self.state.slot(idx).lock.clone()));
+    }
+
+    // ---- writes on their way -----------------------------------------------------------------
+
+    /// Shows `visit` every write on its way that a request conflicts with.
+    pub(crate) fn visit_pins(
+        &self,
+        place: &Place,
+        mode: Mode,
+        depth: Depth,
+        visit: &mut dyn FnMut(&PinAt),
+    ) {
+        if self.pins.is_empty() {
+            return;
+        }
+        let last = place.path.len() - 1;
+        let conflicts = |pin: &PinAt| !(mode == Mode::Shared && pin.shared);
+        for (at, &node) in place.path.iter().enumerate() {
+            let own = place.exact && at == last;
+            for pin in self.state.tree.pins(node) {
+                if (own || pin.kind == PinKind::Subtree) && conflicts(pin) {
+                    visit(pin);
+                }
+            }
+        }
+        if place.exact && depth == Depth::Infinity {
+            self.visit_pins_below(place.path[last], &mut |pin| {
+                if conflicts(pin) {
+                    visit(pin);
+                }
+            });
+        }
+    }
+
+    fn visit_pins_below(&self, node: NodeId, visit: &mut dyn FnMut(&PinAt)) {
+        if self.state.tree.below(node).pins == 0 {
+            return;
+        }
+        for child in self.state.tree.busy(node) {
+            for pin in self.state.tree.pins(child) {
+                visit(pin);
+            }
+            self.visit_pins_below(child, visit);
+        }
+    }
+
+    // ---- parking -----------------------------------------------------------------------------
+
+    /// Puts an acquire into the queue and looks for its turn.
+    pub(crate) fn park(&mut self, waiter: WaiterId, command: Acquire, holds: Vec<LockId>, now: Now) {
+        let nodes: Vec<NodeId> =
+            command.want.resources().iter().map(|each| self.state.tree.make(each)).collect();
+        for &node in &nodes {
+            let at = ParkedAt { waiter, mode: command.mode, depth: command.depth };
+            self.state.tree.attach_parked(node, at);
+        }
+        let wait_ms = if command.wait_ms == 0 {
+            command.limits.drain_wait_ms
+        } else {
+            command.wait_ms
+        };
+        let until = now.lease + wait_ms;
+        if let Some(idempotency) = &command.idempotency {
+            self.parked_keys
+                .insert((command.caller.principal.clone(), idempotency.key.clone()), waiter);
+        }
+        for &held in &holds {
+            self.held_by_parked.entry(held).or_default().push(waiter);
+        }
+        self.parked_timers.insert((until, waiter));
+        let attached = vec![true; nodes.len()];
+        self.parked.insert(
+            waiter,
+            Parked {
+                command,
+                nodes,
+                attached,
+                holds,
+                since: now.lease,
+                until,
+                phase: Phase::Waiting { watching: Vec::new() },
+            },
+        );
+        self.reconsider(waiter, now);
+    }
+
+    /// Looks whether a waiting acquire's turn has come.
+    pub(crate) fn reconsider(&mut self, waiter: WaiterId, now: Now) {
+        let Some(parked) = self.parked.get_mut(&waiter) else { return };
+        let Phase::Waiting { watching } = &mut parked.phase else { return };
+        let watched = std::mem::take(watching);
+        for blocker in watched {
+            self.unwatch(&blocker, waiter);
+        }
+        let Some(parked) = self.parked.get(&waiter) else { return };
+        let (mode, depth) = (parked.command.mode, parked.command.depth);
+        let holds = parked.holds.clone();
+        let nodes = parked.nodes.clone();
+        let mut watch = Vec::new();
+        for (alternative, members) in parked.alternatives().into_iter().enumerate() {
+            let places: Vec<Place> =
+                members.iter().map(|&at| self.place_of(nodes[at])).collect();
+            let reach = Reach { mode, depth, ticket: Some(waiter), holds: &holds };
+            match self.first_obstacle(places.iter(), reach, now) {
+                Some(Obstacle::Lock(idx)) => {
+                    watch.push(Blocker::Lock(self.state.slot(idx).lock.grant.lock_id));
+                }
+                Some(Obstacle::Parked(other)) => watch.push(Blocker::Parked(other)),
+                Some(Obstacle::Freeze(node)) => {
+                    if let Some(freeze) = self.state.tree.freeze(node) {
+                        watch.push(Blocker::Freeze(freeze.resource.clone()));
+                    }
+                }
+                None => {
+                    self.claim(waiter, alternative, &members, &places, now);
+                    return;
+                }
+            }
+        }
+        for blocker in &watch {
+            self.watchers.entry(blocker.clone()).or_default().push(waiter);
+        }
+        if let Some(parked) = self.parked.get_mut(&waiter) {
+            parked.phase = Phase::Waiting { watching: watch };
+        }
+    }
+
+    /// Nothing but writes on their way is before it: it has its place, and is granted when they
+    /// have ended.
+    fn claim(
+        &mut self,
+        waiter: WaiterId,
+        alternative: usize,
+        members: &[usize],
+        places: &[Place],
+        now: Now,
+    ) {
+        let Some(parked) = self.parked.get_mut(&waiter) else { return };
+        let (mode, depth) = (parked.command.mode, parked.command.depth);
+        for at in 0..parked.nodes.len() {
+            if !members.contains(&at) && std::mem::take(&mut parked.attached[at]) {
+                self.state.tree.detach_parked(parked.nodes[at], waiter);
+            }
+        }
+        let mut pins = Vec::new();
+        for place in places {
+            self.visit_pins(place, mode, depth, &mut |pin| pins.push(pin.pin));
+        }
+        pins.sort_unstable();
+        pins.dedup();
+        for pin in &pins {
+            if let Some(pin) = self.pins.get_mut(pin) {
+                pin.awaited_by.push(waiter);
+            }
+        }
+        if let Some(parked) = self.parked.get_mut(&waiter) {
+            parked.phase = Phase::Claimed { alternative, pins_left: pins.len() };
+        }
+        if pins.is_empty() {
+            self.grant_parked(waiter, now);
+        } else {
+            // Whoever watched it for its order may be before something else now.
+            self.wake(Blocker::Parked(waiter), now);
+        }
+    }
+
+    /// A write that a claimed acquire waited for has ended.
+    pub(crate) fn pin_left(&mut self, waiter: WaiterId, now: Now) {
+        let Some(parked) = self.parked.get_mut(&waiter) else { return };
+        let Phase::Claimed { pins_left, .. } = &mut parked.phase else { return };
+        *pins_left = pins_left.saturating_sub(1);
+        if *pins_left == 0 {
+            self.grant_parked(waiter, now);
+        }
+    }
+
+    fn grant_parked(&mut self, waiter: WaiterId, now: Now) {
+        let Some(parked) = self.parked.get(&waiter) else { return };
+        let Phase::Claimed { alternative, .. } = parked.phase else { return };
+        let members = parked.alternatives().swap_remove(alternative);
+        let waited_ms = now.lease.since(parked.since);
+        let command = parked.command.clone();
+        let outcome = match self.room_for(&command) {
+            Ok(()) => {
+                let resources = members
+                    .iter()
+                    .map(|&at| command.want.resources()[at].clone())
+                    .collect::<Vec<_>>();
+                Woken::Granted(self.grant(&command, resources.into(), waited_ms, now))
+            }
+            Err(refusal) => Woken::Refused(Box::new(refusal)),
+        };
+        self.unpark(waiter, now);
+        self.wakes.push((waiter, outcome));
+    }
+
+    /// Takes a parked acquire out, and lets whoever it was in the way of look again.
+    pub(crate) fn unpark(&mut self, waiter: WaiterId, now: Now) -> Option<Parked> {
+        let parked = self.parked.remove(&waiter)?;
+        for (&node, &attached) in parked.nodes.iter().zip(&parked.attached) {
+            if attached {
+                self.state.tree.detach_parked(node, waiter);
+            }
+        }
+        self.parked_timers.remove(&(parked.until, waiter));
+        if let Some(idempotency) = &parked.command.idempotency {
+            let key = (parked.command.caller.principal.clone(), idempotency.key.clone());
+            if self.parked_keys.get(&key) == Some(&waiter) {
+                self.parked_keys.remove(&key);
+            }
+        }
+        if let Phase::Waiting { watching } = &parked.phase {
+            for blocker in watching {
+                self.unwatch(blocker, waiter);
+            }
+        }
+        for held in &parked.holds {
+            if let Some(waiters) = self.held_by_parked.get_mut(held) {
+                waiters.retain(|each| *each != waiter);
+                if waiters.is_empty() {
+                    self.held_by_parked.remove(held);
+                }
+            }
+        }
+        self.wake(Blocker::Parked(waiter), now);
+        Some(parked)
+    }
+
+    fn unwatch(&mut self, blocker: &Blocker, waiter: WaiterId) {
+        if let Some(waiters) = self.watchers.get_mut(blocker) {
+            waiters.retain(|each| *each != waiter);
+            if waiters.is_empty() {
+                self.watchers.remove(blocker);
+            }
+        }
+    }
+
+    /// What was in the way has gone: those who watched it look again, the earliest first.
+    pub(crate) fn wake(&mut self, blocker: Blocker, now: Now) {
+        self.to_wake.push_back(blocker);
+        if std::mem::replace(&mut self.waking, true) {
+            return;
+        }
+        while let Some(blocker) = self.to_wake.pop_front() {
+            let Some(mut waiters) = self.watchers.remove(&blocker) else { continue };
+            waiters.sort_unstable();
+            for waiter in waiters {
+                self.reconsider(waiter, now);
+            }
+        }
+        self.waking = false;
+    }
+
+    /// The client of a parked command has gone: it leaves at once.
+    pub fn leave(&mut self, waiter: WaiterId, now: Now) {
+        if self.unpark(waiter, now).is_none() {
+            self.drains.remove(&waiter);
+        }
+    }
+
+    /// A parked command's time is up.
+    pub(crate) fn time_up(&mut self, waiter: WaiterId, now: Now) {
+        if let Some(away) = self.away.remove(&waiter) {
+            self.parked_keys.remove(&(away.principal, away.key));
+            return;
+        }
+        if self.drains.contains_key(&waiter) {
+            self.drain_time_up(waiter, now);
+            return;
+        }
+        let Some(parked) = self.parked.get(&waiter) else { return };
+        let reach = Reach {
+            mode: parked.command.mode,
+            depth: parked.command.depth,
+            ticket: Some(waiter),
+            holds: &parked.holds,
+        };
+        let places: Vec<Place> = parked
+            .nodes
+            .iter()
+            .zip(&parked.attached)
+            .filter(|(_, attached)| **attached)
+            .map(|(&node, _)| self.place_of(node))
+            .collect();
+        let caller = &parked.command.caller;
+        let mut found = self.in_the_way(caller, places.iter(), reach, now);
+        if let Phase::Claimed { pins_left, .. } = parked.phase {
+            found.writes_in_flight += pins_left;
+        }
+        found.waited_ms = now.lease.since(parked.since);
+        found.presented = parked.holds.iter().map(|&id| TokenIs::LiveElsewhere(id)).collect();
+        let may_return = parked.command.wait_ms > 0;
+        let Some(parked) = self.unpark(waiter, now) else { return };
+        if let Some(idempotency) = parked.command.idempotency.filter(|_| may_return) {
+            let principal = parked.command.caller.principal;
+            let until = now.lease + AWAY_MS;
+            self.parked_keys.insert((principal.clone(), idempotency.key.clone()), waiter);
+            self.parked_timers.insert((until, waiter));
+            self.away.insert(
+                waiter,
+                Away { until, principal, key: idempotency.key, digest: idempotency.digest },
+            );
+        }
+        self.wakes.push((waiter, Woken::Refused(Box::new(AcquireRefusal::Locked(Box::new(found))))));
+    }
+
+    // ---- circles -----------------------------------------------------------------------------
+
+    /// The circle that a parked acquire closes, if it closes one.
+    ///
+    /// Edges lead from a waiter to every waiter that presented the token of a lock in its way, and
+    /// to every earlier waiter in its way. An `any_of` has a way out and closes none.
+    pub(crate) fn circle(&self, start: WaiterId, now: Now) -> Option<Vec<CircleStep>> {
+        let mut came_from: std::collections::BTreeMap<WaiterId, (WaiterId, CircleStep)> =
+            std::collections::BTreeMap::new();
+        let mut to_visit = vec![start];
+        let mut visited = 0;
+        while let Some(waiter) = to_visit.pop() {
+            visited += 1;
+            if visited > CIRCLE_LIMIT {
+                return None;
+            }
+            for (next, step) in self.waits_for(waiter, now) {
+                if next == start {
+                    let mut circle = vec![step];
+                    let mut at = waiter;
+                    while at != start {
+                        let (before, step) = came_from.get(&at)?;
+                        circle.push(step.clone());
+                        at = *before;
+                    }
+                    circle.reverse();
+                    return Some(circle);
+                }
+                if let std::collections::btree_map::Entry::Vacant(entry) = came_from.entry(next) {
+                    entry.insert((waiter, step));
+                    to_visit.push(next);
+                }
+            }
+        }
+        None
+    }
+
+    fn waits_for(&self, waiter: WaiterId, now: Now) -> Vec<(WaiterId, CircleStep)> {
+        let mut edges = Vec::new();
+        let Some(parked) = self.parked.get(&waiter) else { return edges };
+        let several = parked.command.want.resources().len() > 1;
+        if matches!(parked.phase, Phase::Claimed { .. })
+            || (several && matches!(parked.command.want, Want::AnyOf(_)))
+        {
+            return edges;
+        }
+        let reach = Reach {
+            mode: parked.command.mode,
+            depth: parked.command.depth,
+            ticket: Some(waiter),
+            holds: &parked.holds,
+        };
+        let principal = &parked.command.caller.principal;
+        for (&node, resource) in parked.nodes.iter().zip(parked.command.want.resources().iter()) {
+            let place = self.place_of(node);
+            let mut looked = 0;
+            self.visit_obstacles(&place, reach, now, &mut |obstacle| {
+                looked += 1;
+                match obstacle {
+                    Obstacle::Parked(other) => {
+                        if let Some(behind) = self.parked.get(&other) {
+                            let step = CircleStep {
+                                waiter: principal.clone(),
+                                resource: resource.clone(),
+                                behind: behind.command.caller.principal.clone(),
+                                lock_id: None,
+                            };
+                            edges.push((other, step));
+                        }
+                    }
+                    Obstacle::Lock(idx) => {
+                        let grant = &self.state.slot(idx).lock.grant;
+                        for &other in self.held_by_parked.get(&grant.lock_id).into_iter().flatten()
+                        {
+                            let step = CircleStep {
+                                waiter: principal.clone(),
+                                resource: resource.clone(),
+                                behind: grant.holder.clone(),
+                                lock_id: Some(grant.lock_id),
+                            };
+                            edges.push((other, step));
+                        }
+                    }
+                    Obstacle::Freeze(_) => {}
+                }
+                looked < COUNT_LIMIT
+            });
+        }
+        edges
+    }
+
+    // ---- looking -----------------------------------------------------------------------------
+
+    /// Every parked acquire whose request meets the resource at `place`, in order.
+    pub(crate) fn queue_at(&self, place: &Place) -> Vec<Waiting> {
+        let mut waiters = Vec::new();
+        let last = place.path.len() - 1;
+        for (at, &node) in place.path.iter().enumerate() {
+            let own = place.exact && at == last;
+            for parked in self.state.tree.parked(node) {
+                if own || parked.depth == Depth::Infinity {
+                    waiters.push(parked.waiter);
+                }
+            }
+        }
+        if place.exact {
+            self.visit_all_parked_below(place.path[last], &mut waiters);
+        }
+        waiters.sort_unstable();
+        waiters.dedup();
+        waiters
+            .into_iter()
+            .filter_map(|waiter| {
+                let parked = self.parked.get(&waiter)?;
+                Some(Waiting {
+                    waiter,
+                    holder: parked.command.caller.principal.clone(),
+                    since: parked.since,
+                    until: parked.until,
+                    granted: matches!(parked.phase, Phase::Claimed { .. }),
+                })
+            })
+            .collect()
+    }
+
+    fn visit_all_parked_below(&self, node: NodeId, waiters: &mut Vec<WaiterId>) {
+        if self.state.tree.below(node).parked == 0 || waiters.len() > COUNT_LIMIT {
+            return;
+        }
+        for child in self.state.tree.busy(node) {
+            for parked in self.state.tree.parked(child) {
+                // An infinite request above meets what is below it; what waits below is met by a
+                // request that covers it.
+                waiters.push(parked.waiter);
+            }
+            self.visit_all_parked_below(child, waiters);
+        }
+    }
+
+    /// Checks the queue: whoever waits has something in its way, watches something that is there,
+    /// and whoever is granted had nothing before it.
+    pub(crate) fn assert_queue(&self, now: Now) {
+        for (&waiter, parked) in &self.parked {
+            let Phase::Waiting { watching } = &parked.phase else { continue };
+            let reach = Reach {
+                mode: parked.command.mode,
+                depth: parked.command.depth,
+                ticket: Some(waiter),
+                holds: &parked.holds,
+            };
+            for members in parked.alternatives() {
+                let places: Vec<Place> =
+                    members.iter().map(|&at| self.place_of(parked.nodes[at])).collect();
+                assert!(
+                    self.first_obstacle(places.iter(), reach, now).is_some(),
+                    "starvation: {waiter:?} waits and nothing is in its way"
+                );
+            }
+            assert!(!watching.is_empty(), "{waiter:?} watches nothing");
+            for blocker in watching {
+                let there = match blocker {
+                    Blocker::Lock(id) => self.state.idx(*id).is_some(),
+                    Blocker::Parked(other) => self.parked.contains_key(other),
+                    Blocker::Freeze(resource) => self.state.freeze_of(resource).is_some(),
+                };
+                assert!(there, "{waiter:?} watches {blocker:?}, which is gone");
+                assert!(
+                    self.watchers.get(blocker).is_some_and(|all| all.contains(&waiter)),
+                    "{waiter:?} is not among the watchers of {blocker:?}"
+                );
+            }
+        }
+    }
+}

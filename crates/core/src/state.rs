@@ -1,0 +1,359 @@
+//! The part of the table that is the fold of the log: locks, endings, freezes, fences.
+//!
+//! [`State::apply`] is the only way it changes. Replaying the log through it, or loading rows and
+//! replaying the tail, gives the same state.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use slab::Slab;
+
+use crate::event::{Event, EventBody, Subject};
+use crate::ids::{Fence, LockId, Principal, Seq};
+use crate::lock::{Break, Ended, Ending, Freeze, LetGo, Lock, OpenAdmission};
+use crate::resource::Resource;
+use crate::rows::{ENDED_KEPT_MS, Row};
+use crate::time::{LeaseTime, WallTime};
+use crate::tree::{LockAt, LockIdx, NodeId, Tree};
+
+/// How long the key of an acquire is remembered after its lock has ended: 10 minutes.
+pub const KEY_KEPT_MS: u64 = 10 * 60 * 1000;
+
+/// How many endings are kept in memory at most. Older ones are still in the trail.
+pub const MAX_ENDED: usize = 200_000;
+
+/// How many endings of locks that were acquired with a key are kept in memory at most: 10 minutes
+/// of 3,000 a second.
+pub const MAX_KEYED: usize = 2_000_000;
+
+pub(crate) struct LockSlot {
+    pub(crate) lock: Lock,
+    pub(crate) nodes: Box<[NodeId]>,
+    /// The newest event about it.
+    pub(crate) seq: Seq,
+    /// Where it stands among the timers: at its deadline or, after a renewal, before it.
+    pub(crate) timer: LeaseTime,
+}
+
+/// The fold of the log.
+pub struct State {
+    pub(crate) locks: Slab<LockSlot>,
+    pub(crate) by_id: HashMap<LockId, LockIdx, foldhash::quality::FixedState>,
+    pub(crate) by_fence: BTreeMap<Fence, LockIdx>,
+    pub(crate) tree: Tree,
+    pub(crate) timers: BTreeSet<(LeaseTime, LockIdx)>,
+    pub(crate) per_holder: HashMap<Principal, u64, foldhash::quality::FixedState>,
+    pub(crate) keys: HashMap<(Principal, Arc<str>), LockId, foldhash::quality::FixedState>,
+    ended: HashMap<LockId, Ended, foldhash::quality::FixedState>,
+    ended_order: VecDeque<(LeaseTime, LockId)>,
+    /// Those that were acquired with an idempotency key: the key must outlive them.
+    keyed_order: VecDeque<(LeaseTime, LockId)>,
+    pub(crate) thaw: BTreeSet<(WallTime, Resource)>,
+    pub(crate) open: BTreeMap<Seq, OpenAdmission>,
+    pub(crate) fence: Fence,
+    pub(crate) seq: Seq,
+    pub(crate) lease: LeaseTime,
+    incarnation: Arc<str>,
+}
+
+impl State {
+    /// The state before the first event. `seed` goes into the hashes of path segments, so that
+    /// nobody can choose paths that collide; the same seed gives the same order of everything.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        let hasher = foldhash::quality::FixedState::with_seed(seed);
+        Self {
+            locks: Slab::new(),
+            by_id: HashMap::with_hasher(hasher.clone()),
+            by_fence: BTreeMap::new(),
+            tree: Tree::new(seed),
+            timers: BTreeSet::new(),
+            per_holder: HashMap::with_hasher(hasher.clone()),
+            keys: HashMap::with_hasher(hasher.clone()),
+            ended: HashMap::with_hasher(hasher),
+            ended_order: VecDeque::new(),
+            keyed_order: VecDeque::new(),
+            thaw: BTreeSet::new(),
+            open: BTreeMap::new(),
+            fence: Fence(0),
+            seq: Seq(0),
+            lease: LeaseTime(0),
+            incarnation: Arc::from(""),
+        }
+    }
+
+    /// The newest event that is folded in.
+    #[must_use]
+    pub fn seq(&self) -> Seq {
+        self.seq
+    }
+
+    /// The greatest fence granted or reserved.
+    #[must_use]
+    pub fn fence(&self) -> Fence {
+        self.fence
+    }
+
+    /// The newest lease clock reading among the events.
+    #[must_use]
+    pub fn lease(&self) -> LeaseTime {
+        self.lease
+    }
+
+    /// The incarnation, in hexadecimal; empty before the first event.
+    #[must_use]
+    pub fn incarnation(&self) -> &Arc<str> {
+        &self.incarnation
+    }
+
+    /// Writes under locks whose end is not in the trail, oldest first.
+    pub fn open_admissions(&self) -> impl Iterator<Item = &OpenAdmission> {
+        self.open.values()
+    }
+
+    /// Every live lock, in the order of the grants.
+    pub fn live_locks(&self) -> impl Iterator<Item = &Lock> {
+        self.by_fence.values().map(|&idx| &self.locks[idx as usize].lock)
+    }
+
+    /// Every freeze, in the order of their ends.
+    pub fn freezes(&self) -> impl Iterator<Item = &Freeze> {
+        self.thaw.iter().filter_map(|(_, resource)| self.freeze_of(resource))
+    }
+
+    /// Puts one row of a fold in. All rows first, then [`State::apply`] for the events after them.
+    pub fn load(&mut self, row: Row) {
+        match row {
+            Row::Meta(meta) => {
+                self.seq = meta.seq;
+                self.lease = meta.lease_ms;
+                self.fence = meta.fence;
+                self.incarnation = Arc::from(meta.incarnation);
+            }
+            Row::Lock(lock) => self.insert(*lock, Seq(0)),
+            Row::Ended(ended) => self.remember(*ended),
+            Row::Freeze(freeze) => self.freeze(freeze, Seq(0)),
+            Row::Open(open) => {
+                self.open.insert(open.seq, *open);
+            }
+        }
+    }
+
+    /// Folds one event in.
+    pub fn apply(&mut self, event: &Event) {
+        self.seq = event.seq;
+        self.lease = self.lease.max(event.lease);
+        match &event.body {
+            EventBody::Acquired(grant) => self.insert(Lock::new((**grant).clone()), event.seq),
+            EventBody::Renewed { lock, ttl_ms, deadline } => {
+                self.change(lock, event.seq, |lock| lock.renew(*ttl_ms, *deadline));
+            }
+            EventBody::Released { lock, .. } => {
+                self.end(lock, Ending::Released, event.lease, event);
+            }
+            EventBody::Expired { lock, deadline } => {
+                self.end(lock, Ending::Expired, *deadline, event);
+            }
+            EventBody::BreakAnnounced { lock, by, reason, deadline } => {
+                self.change(lock, event.seq, |lock| {
+                    lock.announce_break(
+                        Break { by: by.clone(), reason: reason.clone() },
+                        *deadline,
+                    );
+                });
+            }
+            EventBody::Broken { lock, by, reason } => {
+                let ending = Ending::Broken(Break { by: by.clone(), reason: reason.clone() });
+                self.end(lock, ending, event.lease, event);
+            }
+            EventBody::Transferred { lock, to } => {
+                let ending =
+                    Ending::Transferred { successor: to.lock_id, to: to.holder.clone() };
+                self.end(lock, ending, event.lease, event);
+                self.insert(Lock::new((**to).clone()), event.seq);
+            }
+            EventBody::Requested { lock, by, message } => {
+                self.change(lock, event.seq, |lock| {
+                    lock.requested = Some(Box::new(LetGo {
+                        by: by.clone(),
+                        message: message.clone(),
+                        at: event.at,
+                    }));
+                });
+            }
+            EventBody::Frozen(freeze) => self.freeze(freeze.clone(), event.seq),
+            EventBody::Unfrozen { resource, .. } => self.unfreeze(resource, event.seq),
+            EventBody::WriteAdmitted { lock, method, resource, admission } => {
+                self.change(lock, event.seq, |lock| lock.used = true);
+                self.open.insert(
+                    event.seq,
+                    OpenAdmission {
+                        seq: event.seq,
+                        admission: *admission,
+                        lock_id: lock.lock_id,
+                        fence: lock.fence,
+                        holder: lock.holder.clone(),
+                        resources: lock.resources.clone(),
+                        dialect: lock.dialect,
+                        method: method.clone(),
+                        resource: resource.clone(),
+                    },
+                );
+            }
+            EventBody::WriteCompleted { admitted, .. } => {
+                self.open.remove(admitted);
+            }
+            EventBody::Recovered { incarnation, fence_floor, .. } => {
+                self.incarnation = incarnation.clone();
+                self.fence = self.fence.max(*fence_floor);
+            }
+            EventBody::WriteChecked { .. }
+            | EventBody::Refused { .. }
+            | EventBody::Trimmed { .. } => {}
+        }
+        self.forget();
+    }
+
+    pub(crate) fn idx(&self, id: LockId) -> Option<LockIdx> {
+        self.by_id.get(&id).copied()
+    }
+
+    pub(crate) fn slot(&self, idx: LockIdx) -> &LockSlot {
+        &self.locks[idx as usize]
+    }
+
+    /// How a lock ended, while that is kept in memory.
+    #[must_use]
+    pub fn ended(&self, id: LockId) -> Option<&Ended> {
+        self.ended.get(&id)
+    }
+
+    pub(crate) fn freeze_of(&self, resource: &Resource) -> Option<&Freeze> {
+        let mut path = Vec::new();
+        if !self.tree.path(resource, &mut path) {
+            return None;
+        }
+        path.last().and_then(|&node| self.tree.freeze(node))
+    }
+
+    /// What an event about this lock says of it.
+    pub(crate) fn subject(lock: &Lock) -> Subject {
+        Subject {
+            lock_id: lock.grant.lock_id,
+            fence: lock.grant.fence,
+            resources: lock.grant.resources.clone(),
+            holder: lock.grant.holder.clone(),
+            dialect: lock.grant.dialect,
+        }
+    }
+
+    fn insert(&mut self, lock: Lock, seq: Seq) {
+        let grant = &lock.grant;
+        self.fence = self.fence.max(grant.fence);
+        let nodes: Box<[NodeId]> =
+            grant.resources.iter().map(|resource| self.tree.make(resource)).collect();
+        let entry = self.locks.vacant_entry();
+        // `max_locks` keeps the table far below 2^32.
+        let idx = u32::try_from(entry.key()).unwrap_or(u32::MAX);
+        for &node in &nodes {
+            let at = LockAt { lock: idx, mode: grant.mode, depth: grant.depth };
+            self.tree.attach_lock(node, at, seq);
+        }
+        self.by_id.insert(grant.lock_id, idx);
+        self.by_fence.insert(grant.fence, idx);
+        self.timers.insert((lock.deadline, idx));
+        *self.per_holder.entry(grant.holder.clone()).or_default() += 1;
+        if let Some(idempotency) = &grant.idempotency {
+            self.keys
+                .insert((grant.holder.clone(), idempotency.key.clone()), grant.lock_id);
+        }
+        entry.insert(LockSlot { nodes, seq, timer: lock.deadline, lock });
+    }
+
+    fn change(&mut self, subject: &Subject, seq: Seq, edit: impl FnOnce(&mut Lock)) {
+        let Some(idx) = self.idx(subject.lock_id) else { return };
+        let slot = &mut self.locks[idx as usize];
+        edit(&mut slot.lock);
+        slot.seq = seq;
+        // A later deadline leaves the timer where it is: it is set anew when it comes up.
+        if slot.lock.deadline < slot.timer {
+            self.timers.remove(&(slot.timer, idx));
+            slot.timer = slot.lock.deadline;
+            self.timers.insert((slot.timer, idx));
+        }
+    }
+
+    fn end(&mut self, subject: &Subject, ending: Ending, lease: LeaseTime, event: &Event) {
+        let Some(idx) = self.by_id.remove(&subject.lock_id) else { return };
+        let slot = self.locks.remove(idx as usize);
+        for &node in &slot.nodes {
+            self.tree.detach_lock(node, idx, event.seq);
+        }
+        self.timers.remove(&(slot.timer, idx));
+        self.by_fence.remove(&slot.lock.grant.fence);
+        let holder = &slot.lock.grant.holder;
+        if let Some(count) = self.per_holder.get_mut(holder) {
+            *count -= 1;
+            if *count == 0 {
+                self.per_holder.remove(holder);
+            }
+        }
+        self.remember(slot.lock.ended(ending, lease, event.at));
+    }
+
+    fn remember(&mut self, ended: Ended) {
+        if let Some(idempotency) = &ended.idempotency {
+            // A handed-over lock keeps its key with the grant that followed, if it has one.
+            self.keys
+                .entry((ended.holder.clone(), idempotency.key.clone()))
+                .or_insert(ended.lock_id);
+        }
+        let order =
+            if ended.idempotency.is_some() { &mut self.keyed_order } else { &mut self.ended_order };
+        order.push_back((ended.lease, ended.lock_id));
+        self.ended.insert(ended.lock_id, ended);
+    }
+
+    fn forget(&mut self) {
+        while let Some(&(lease, id)) = self.ended_order.front() {
+            if self.ended_order.len() <= MAX_ENDED && self.lease.since(lease) <= ENDED_KEPT_MS {
+                break;
+            }
+            self.ended_order.pop_front();
+            self.ended.remove(&id);
+        }
+        while let Some(&(lease, id)) = self.keyed_order.front() {
+            if self.keyed_order.len() <= MAX_KEYED && self.lease.since(lease) <= KEY_KEPT_MS {
+                break;
+            }
+            self.keyed_order.pop_front();
+            if let Some(ended) = self.ended.remove(&id)
+                && let Some(idempotency) = ended.idempotency
+            {
+                let key = (ended.holder, idempotency.key.clone());
+                if self.keys.get(&key) == Some(&id) {
+                    self.keys.remove(&key);
+                }
+            }
+        }
+    }
+
+    fn freeze(&mut self, freeze: Freeze, seq: Seq) {
+        self.unfreeze(&freeze.resource.clone(), seq);
+        self.thaw.insert((freeze.until, freeze.resource.clone()));
+        let node = self.tree.make(&freeze.resource);
+        self.tree.set_freeze(node, Some(freeze), seq);
+    }
+
+    fn unfreeze(&mut self, resource: &Resource, seq: Seq) {
+        let mut path = Vec::new();
+        if !self.tree.path(resource, &mut path) {
+            return;
+        }
+        let Some(&node) = path.last() else { return };
+        if let Some(freeze) = self.tree.freeze(node) {
+            self.thaw.remove(&(freeze.until, resource.clone()));
+            self.tree.set_freeze(node, None, seq);
+        }
+    }
+}

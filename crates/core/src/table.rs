@@ -1,0 +1,529 @@
+//! The lock table: commands in, outcomes and events out.
+//!
+//! `now`, ids and limits arrive as arguments, so folding the same events rebuilds the same
+//! [`State`]; restart, failover and the simulator rely on that. Beside the state the table keeps
+//! what no event tells: acquires that wait, and writes that are on their way.
+//!
+//! Invariants, asserted by [`LockTable::assert_invariants`] after each command under test:
+//! - no two live locks conflict;
+//! - no lock is granted that conflicts with a write on its way;
+//! - each grant's fence is greater than every fence before it;
+//! - among waiters that overlap, the earlier is served first.
+//!
+//! Deliberately absent: HTTP, clocks, async, randomness. A face translates; it never decides.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use crate::command::{Address, Presented};
+use crate::event::{Event, EventBody, Origin};
+use crate::ids::{Fence, LockId, PinId, Principal, Seq, WaiterId};
+use crate::lock::{Depth, Lock, Mode};
+use crate::queue::{Blocker, Parked};
+use crate::refusal::{AcquireRefusal, HolderRefusal, TokenIs};
+use crate::state::State;
+use crate::time::{LeaseTime, Now};
+use crate::tree::{LockIdx, NodeId};
+use crate::writes::Pin;
+
+/// Limits of the whole table.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct TableLimits {
+    /// The most live locks.
+    pub max_locks: usize,
+    /// The most parked acquires.
+    pub max_waiters: usize,
+}
+
+impl Default for TableLimits {
+    fn default() -> Self {
+        Self { max_locks: 10_000_000, max_waiters: 100_000 }
+    }
+}
+
+/// A lock that was granted, or shown again to a retry.
+#[derive(Clone, Debug)]
+pub struct Granted {
+    /// The lock as it is now.
+    pub lock: Box<Lock>,
+    /// Whether an earlier request with the same key got it.
+    pub replayed: bool,
+}
+
+/// What came of a parked command.
+#[derive(Clone, Debug)]
+pub enum Woken {
+    /// An acquire was granted.
+    Granted(Granted),
+    /// An acquire was refused: its wait is over.
+    Refused(Box<AcquireRefusal>),
+    /// A transfer was carried out.
+    Transferred(Granted),
+    /// A transfer was refused.
+    NotTransferred(Box<HolderRefusal>),
+    /// The writes that a freeze waited for have ended, or its wait is over.
+    Frozen {
+        /// How many writes are still on their way.
+        writes_in_flight: usize,
+    },
+}
+
+/// The lock table. See the module.
+pub struct LockTable {
+    pub(crate) state: State,
+    pub(crate) limits: TableLimits,
+    pub(crate) events: Vec<Event>,
+    pub(crate) wakes: Vec<(WaiterId, Woken)>,
+    pub(crate) pins: HashMap<PinId, Pin, foldhash::quality::FixedState>,
+    pub(crate) next_id: u64,
+    pub(crate) parked: BTreeMap<WaiterId, Parked>,
+    pub(crate) watchers: HashMap<Blocker, Vec<WaiterId>, foldhash::quality::FixedState>,
+    pub(crate) held_by_parked: HashMap<LockId, Vec<WaiterId>, foldhash::quality::FixedState>,
+    pub(crate) parked_keys: HashMap<(Principal, Arc<str>), WaiterId, foldhash::quality::FixedState>,
+    pub(crate) parked_timers: BTreeSet<(LeaseTime, WaiterId)>,
+    pub(crate) drains: BTreeMap<WaiterId, crate::drain::Drain>,
+    pub(crate) uncollected: BTreeMap<LockId, LeaseTime>,
+    pub(crate) uncollected_timers: BTreeSet<(LeaseTime, LockId)>,
+    pub(crate) away: BTreeMap<WaiterId, crate::queue::Away>,
+    pub(crate) to_wake: VecDeque<Blocker>,
+    pub(crate) waking: bool,
+}
+
+impl LockTable {
+    /// A table over `state`, with nothing parked and no write under way.
+    #[must_use]
+    pub fn new(state: State, limits: TableLimits, seed: u64) -> Self {
+        let hasher = foldhash::quality::FixedState::with_seed(seed);
+        Self {
+            state,
+            limits,
+            events: Vec::new(),
+            wakes: Vec::new(),
+            pins: HashMap::with_hasher(hasher.clone()),
+            next_id: 1,
+            parked: BTreeMap::new(),
+            watchers: HashMap::with_hasher(hasher.clone()),
+            held_by_parked: HashMap::with_hasher(hasher.clone()),
+            parked_keys: HashMap::with_hasher(hasher),
+            parked_timers: BTreeSet::new(),
+            drains: BTreeMap::new(),
+            uncollected: BTreeMap::new(),
+            uncollected_timers: BTreeSet::new(),
+            away: BTreeMap::new(),
+            to_wake: VecDeque::new(),
+            waking: false,
+        }
+    }
+
+    /// The fold of the log.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The limits of the whole table.
+    pub fn set_limits(&mut self, limits: TableLimits) {
+        self.limits = limits;
+    }
+
+    /// Takes the events that have come since the last call, in order. They are folded in already;
+    /// nothing that rests on them may be told before they are durable.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// Whether there are events to take.
+    #[must_use]
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
+    /// Takes what has come of parked commands since the last call, in order.
+    pub fn take_wakes(&mut self) -> Vec<(WaiterId, Woken)> {
+        std::mem::take(&mut self.wakes)
+    }
+
+    /// Everything up to `durable` is on disk.
+    pub fn settled(&mut self, durable: Seq) {
+        self.state.tree.settled(durable);
+    }
+
+    /// How many acquires are parked.
+    #[must_use]
+    pub fn waiters(&self) -> usize {
+        self.parked.len()
+    }
+
+    /// How many writes are on their way.
+    #[must_use]
+    pub fn writes_in_flight(&self) -> usize {
+        self.pins.len()
+    }
+
+    /// How many locks live, those that are due and not yet ended included.
+    #[must_use]
+    pub fn live(&self) -> usize {
+        self.state.locks.len()
+    }
+
+    /// Records something that has no effect on locks: the engine's own events.
+    pub fn record(&mut self, body: EventBody, origin: Origin, now: Now) -> Seq {
+        self.emit(body, origin, now)
+    }
+
+    pub(crate) fn emit(&mut self, body: EventBody, origin: Origin, now: Now) -> Seq {
+        let seq = self.state.seq.next();
+        let event = Event { seq, at: now.wall, lease: now.lease, origin, body };
+        self.state.apply(&event);
+        self.events.push(event);
+        seq
+    }
+
+    pub(crate) fn fresh_id(&mut self) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        id
+    }
+
+    pub(crate) fn next_fence(&self) -> Fence {
+        Fence(self.state.fence.0 + 1)
+    }
+
+    // ---- time --------------------------------------------------------------------------------
+
+    /// When [`LockTable::tick`] has something to do next, by the lease clock.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<LeaseTime> {
+        [
+            self.state.timers.first().map(|&(at, _)| at),
+            self.parked_timers.first().map(|&(at, _)| at),
+            self.uncollected_timers.first().map(|&(at, _)| at),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// When the next freeze ends, by the wall clock.
+    #[must_use]
+    pub fn next_thaw(&self) -> Option<crate::time::WallTime> {
+        self.state.thaw.first().map(|&(at, _)| at)
+    }
+
+    /// Ends what is due at `now`: at most `budget` things. Whether more is due.
+    ///
+    /// A lock counts as ended from its deadline on, ticked or not; this writes it down.
+    pub fn tick(&mut self, now: Now, budget: usize) -> bool {
+        let mut left = budget;
+        while let Some(&(at, idx)) = self.state.timers.first() {
+            if now.lease < at {
+                break;
+            }
+            if left == 0 {
+                return true;
+            }
+            left -= 1;
+            self.expire_or_rearm(idx, now);
+        }
+        while let Some(&(at, waiter)) = self.parked_timers.first() {
+            if now.lease < at {
+                break;
+            }
+            if left == 0 {
+                return true;
+            }
+            left -= 1;
+            self.parked_timers.remove(&(at, waiter));
+            self.time_up(waiter, now);
+        }
+        while let Some(&(at, lock_id)) = self.uncollected_timers.first() {
+            if now.lease < at {
+                break;
+            }
+            if left == 0 {
+                return true;
+            }
+            left -= 1;
+            self.uncollected_timers.remove(&(at, lock_id));
+            self.uncollected.remove(&lock_id);
+            self.release_undelivered(lock_id, now);
+        }
+        while let Some((until, resource)) = self.state.thaw.first().cloned() {
+            if now.wall < until {
+                break;
+            }
+            if left == 0 {
+                return true;
+            }
+            left -= 1;
+            self.emit(
+                EventBody::Unfrozen { resource: resource.clone(), passed: true },
+                Origin::default(),
+                now,
+            );
+            self.wake(Blocker::Freeze(resource), now);
+        }
+        false
+    }
+
+    fn expire_or_rearm(&mut self, idx: LockIdx, now: Now) {
+        let slot = &mut self.state.locks[idx as usize];
+        if slot.lock.is_live(now.lease) {
+            // It was renewed since the timer was set.
+            self.state.timers.remove(&(slot.timer, idx));
+            slot.timer = slot.lock.deadline;
+            self.state.timers.insert((slot.timer, idx));
+        } else {
+            self.expire(idx, now);
+        }
+    }
+
+    /// Ends a lock whose deadline has passed.
+    pub(crate) fn expire(&mut self, idx: LockIdx, now: Now) {
+        let lock = &self.state.slot(idx).lock;
+        let subject = State::subject(lock);
+        let body = match &lock.breaking {
+            Some(breaking) => EventBody::Broken {
+                lock: subject,
+                by: breaking.by.clone(),
+                reason: breaking.reason.clone(),
+            },
+            None => EventBody::Expired { lock: subject, deadline: lock.deadline },
+        };
+        self.end_lock(idx, body, Origin::default(), now);
+    }
+
+    /// Ends a lock by this event and serves whoever waited for it.
+    pub(crate) fn end_lock(&mut self, idx: LockIdx, body: EventBody, origin: Origin, now: Now) {
+        let lock_id = self.state.slot(idx).lock.grant.lock_id;
+        self.emit(body, origin, now);
+        if let Some(at) = self.uncollected.remove(&lock_id) {
+            self.uncollected_timers.remove(&(at, lock_id));
+        }
+        self.wake(Blocker::Lock(lock_id), now);
+    }
+
+    /// A grant could not be delivered: it is released at once, or, if it has an idempotency key,
+    /// in 10 s unless its client comes back for it.
+    pub fn undelivered(&mut self, lock_id: LockId, now: Now) {
+        let Some(idx) = self.state.idx(lock_id) else { return };
+        if self.state.slot(idx).lock.used {
+            return;
+        }
+        if self.state.slot(idx).lock.grant.idempotency.is_some() {
+            let at = now.lease + UNCOLLECTED_MS;
+            if self.uncollected.insert(lock_id, at).is_none() {
+                self.uncollected_timers.insert((at, lock_id));
+            }
+        } else {
+            self.release_undelivered(lock_id, now);
+        }
+    }
+
+    fn release_undelivered(&mut self, lock_id: LockId, now: Now) {
+        let Some(idx) = self.state.idx(lock_id) else { return };
+        let lock = &self.state.slot(idx).lock;
+        if !lock.is_live(now.lease) {
+            self.expire(idx, now);
+            return;
+        }
+        if lock.used {
+            return;
+        }
+        let body = EventBody::Released { lock: State::subject(lock), undelivered: true };
+        self.end_lock(idx, body, Origin::default(), now);
+    }
+
+    // ---- conflicts ---------------------------------------------------------------------------
+
+    /// Ends every due lock that could stand in the way of something at `path`: at its last node,
+    /// above, and (up to a bound) below.
+    pub(crate) fn expire_due_at(&mut self, path: &[NodeId], exact: bool, below: bool, now: Now) {
+        // The timers know whether anything is due at all; nearly always nothing is.
+        if self.state.timers.first().is_none_or(|&(at, _)| now.lease < at) {
+            return;
+        }
+        let mut due = Vec::new();
+        for &node in path {
+            due.extend(self.due_locks(node, now));
+        }
+        if below && exact && let Some(&node) = path.last() {
+            self.visit_locks_below(node, &mut |table, lock| {
+                if !table.state.slot(lock).lock.is_live(now.lease) {
+                    due.push(lock);
+                }
+                true
+            });
+        }
+        due.sort_unstable();
+        due.dedup();
+        let ids: Vec<LockId> =
+            due.iter().map(|&idx| self.state.slot(idx).lock.grant.lock_id).collect();
+        for id in ids {
+            // Ending one may grant another in the same place of the slab.
+            if let Some(idx) = self.state.idx(id) {
+                self.expire(idx, now);
+            }
+        }
+    }
+
+    fn due_locks(&self, node: NodeId, now: Now) -> impl Iterator<Item = LockIdx> + '_ {
+        self.state
+            .tree
+            .locks(node)
+            .iter()
+            .map(|at| at.lock)
+            .filter(move |&idx| !self.state.slot(idx).lock.is_live(now.lease))
+    }
+
+    /// Calls `visit` for each lock strictly below `node`, until it says stop.
+    pub(crate) fn visit_locks_below(
+        &self,
+        node: NodeId,
+        visit: &mut impl FnMut(&Self, LockIdx) -> bool,
+    ) -> bool {
+        let below = self.state.tree.below(node);
+        if below.exclusive + below.shared == 0 {
+            return true;
+        }
+        for child in self.state.tree.children(node) {
+            for at in self.state.tree.locks(child) {
+                if !visit(self, at.lock) {
+                    return false;
+                }
+            }
+            if !self.visit_locks_below(child, visit) {
+                return false;
+            }
+        }
+        true
+    }
+
+    // ---- tokens ------------------------------------------------------------------------------
+
+    /// Whether `lock` is the caller's, as far as the principal tells.
+    pub(crate) fn is_holder(caller: &crate::caller::Caller, holder: &Principal) -> bool {
+        caller.anonymous || caller.principal == *holder
+    }
+
+    /// What a token is for this caller: live (and which lock), or why not.
+    pub(crate) fn judge(
+        &mut self,
+        caller: &crate::caller::Caller,
+        token: Presented,
+        now: Now,
+    ) -> Result<LockIdx, TokenIs> {
+        let Presented::Token { lock_id, fence } = token else { return Err(TokenIs::Unknown) };
+        if let Some(idx) = self.state.idx(lock_id) {
+            let lock = &self.state.slot(idx).lock;
+            if lock.grant.fence != fence {
+                return Err(TokenIs::Unknown);
+            }
+            if !Self::is_holder(caller, &lock.grant.holder) {
+                return Err(TokenIs::NotYours);
+            }
+            if lock.is_live(now.lease) {
+                return Ok(idx);
+            }
+            self.expire(idx, now);
+        }
+        match self.state.ended(lock_id) {
+            Some(ended) if ended.fence != fence => Err(TokenIs::Unknown),
+            Some(ended) if !Self::is_holder(caller, &ended.holder) => Err(TokenIs::NotYours),
+            Some(ended) => Err(TokenIs::Ended(lock_id, Some(Box::new(ended.clone())))),
+            // Its seal is right, so it was issued here; how it ended is no longer kept in memory.
+            None => Err(TokenIs::Ended(lock_id, None)),
+        }
+    }
+
+    /// The live lock that a holder's command is about.
+    pub(crate) fn addressed(
+        &mut self,
+        caller: &crate::caller::Caller,
+        address: &Address,
+        tokens: &[Presented],
+        now: Now,
+    ) -> Result<LockIdx, HolderRefusal> {
+        let fits = |lock_id: LockId, resources: &[crate::resource::Resource]| match address {
+            Address::Resource(resource) => resources.contains(resource),
+            Address::Id(id) => *id == lock_id,
+        };
+        let mut refusal = None;
+        for &token in tokens {
+            let this = match self.judge(caller, token, now) {
+                Ok(idx) => {
+                    let lock = &self.state.slot(idx).lock;
+                    if fits(lock.grant.lock_id, &lock.grant.resources) {
+                        return Ok(idx);
+                    }
+                    HolderRefusal::InvalidToken
+                }
+                Err(TokenIs::Ended(lock_id, Some(ended))) if fits(lock_id, &ended.resources) => {
+                    HolderRefusal::Gone(lock_id, Some(ended))
+                }
+                // For which resources it was issued is in the trail, if anywhere.
+                Err(TokenIs::Ended(lock_id, None)) => HolderRefusal::Gone(lock_id, None),
+                Err(TokenIs::NotYours) => HolderRefusal::NotTheHolder,
+                Err(_) => HolderRefusal::InvalidToken,
+            };
+            // Of several that do not fit, one that has ended says most.
+            if refusal.is_none() || matches!(this, HolderRefusal::Gone(..)) {
+                refusal = Some(this);
+            }
+        }
+        Err(refusal.unwrap_or(HolderRefusal::InvalidToken))
+    }
+
+    // ---- invariants --------------------------------------------------------------------------
+
+    /// Checks every invariant by looking at everything; for tests.
+    ///
+    /// # Panics
+    /// When one does not hold.
+    pub fn assert_invariants(&self, now: Now) {
+        self.state.tree.assert_consistent();
+        let live: Vec<&Lock> =
+            self.state.live_locks().filter(|lock| lock.is_live(now.lease)).collect();
+        for (at, a) in live.iter().enumerate() {
+            for b in &live[at + 1..] {
+                assert!(
+                    !locks_conflict(a, b),
+                    "exclusion: {} and {} conflict",
+                    a.grant.lock_id,
+                    b.grant.lock_id
+                );
+            }
+        }
+        for slot in self.state.locks.iter().map(|(_, slot)| slot) {
+            assert!(slot.timer <= slot.lock.deadline, "a timer stands after its deadline");
+        }
+        self.assert_queue(now);
+    }
+}
+
+/// How long a grant that could not be delivered waits for its client's retry: 10 s.
+pub const UNCOLLECTED_MS: u64 = 10_000;
+
+/// Whether two requests conflict: they meet, and are not both shared.
+#[must_use]
+pub fn requests_conflict(
+    a: (&crate::resource::Resource, Mode, Depth),
+    b: (&crate::resource::Resource, Mode, Depth),
+) -> bool {
+    if a.1 == Mode::Shared && b.1 == Mode::Shared {
+        return false;
+    }
+    let reaches = |from: (&crate::resource::Resource, Mode, Depth), to| match from.2 {
+        Depth::Infinity => from.0.covers(to),
+        Depth::Zero => from.0 == to,
+    };
+    reaches(a, b.0) || reaches(b, a.0)
+}
+
+fn locks_conflict(a: &Lock, b: &Lock) -> bool {
+    a.grant.resources.iter().any(|x| {
+        b.grant.resources.iter().any(|y| {
+            requests_conflict((x, a.grant.mode, a.grant.depth), (y, b.grant.mode, b.grant.depth))
+        })
+    })
+}

@@ -1,0 +1,493 @@
+//! Writes: let through or refused, and pinned until they have ended.
+
+use std::sync::Arc;
+
+use crate::caller::Caller;
+use crate::command::{Check, IfList, Presented, Write};
+use crate::event::{EventBody, Origin, Subject, WriteResult};
+use crate::ids::{LockId, PinId, Seq, WaiterId};
+use crate::lock::{Depth, Freeze, LetGo, Lock, Mode, OpenAdmission};
+use crate::queue::{Obstacle, Phase, Place, Reach};
+use crate::refusal::{COUNT_LIMIT, InTheWay, TokenIs, WriteRefusal};
+use crate::resource::Resource;
+use crate::state::State;
+use crate::table::LockTable;
+use crate::target::Target;
+use crate::time::Now;
+use crate::tree::{LockIdx, NodeId, PinAt, PinKind};
+
+/// A write on its way.
+#[derive(Debug)]
+pub(crate) struct Pin {
+    method: Arc<str>,
+    resource: Resource,
+    origin: Origin,
+    nodes: Vec<NodeId>,
+    /// The locks it was let through under, with the position of each `write_admitted`.
+    locks: Vec<(Subject, Seq)>,
+    /// Who waits for its end.
+    pub(crate) awaited_by: Vec<WaiterId>,
+}
+
+impl Pin {
+    pub(crate) fn is_under(&self, lock_id: LockId) -> bool {
+        self.locks.iter().any(|(lock, _)| lock.lock_id == lock_id)
+    }
+}
+
+/// A write that was let through.
+#[derive(Clone, Debug)]
+pub struct AdmittedWrite {
+    /// Its pin: [`LockTable::complete`] takes it back.
+    pub pin: PinId,
+    /// The position of its (first) `write_admitted`; none for a write without a lock.
+    pub admission: Option<Seq>,
+    /// The newest event that letting it through rests on, its own included.
+    pub rests_on: Seq,
+    /// The newest request to let go of a lock it was let through under.
+    pub requested: Option<LetGo>,
+    /// The locks it was let through under.
+    pub locks: Vec<(LockId, crate::ids::Fence)>,
+}
+
+struct Judged {
+    locks: Vec<LockIdx>,
+    rests_on: Seq,
+}
+
+fn kind_of(target: &Target) -> PinKind {
+    match target {
+        Target::Content(_) => PinKind::Content,
+        Target::Members(_) => PinKind::Members,
+        Target::Subtree(_) => PinKind::Subtree,
+    }
+}
+
+impl LockTable {
+    /// Whether a write may pass as things are. Nothing is pinned and nothing changes.
+    ///
+    /// # Errors
+    /// The refusal that the write would get.
+    pub fn check(&mut self, write: &Write, now: Now) -> Result<(), WriteRefusal> {
+        self.judge_write(write, now).map(|_| ())
+    }
+
+    /// The same, and the lock nearest to the resource that it was judged under: for `/-/check`.
+    ///
+    /// # Errors
+    /// The refusal that the write would get.
+    pub fn check_with_lock(
+        &mut self,
+        write: &Write,
+        now: Now,
+    ) -> Result<Option<Subject>, WriteRefusal> {
+        let judged = self.judge_write(write, now)?;
+        let nearest = judged.locks.iter().map(|&idx| &self.state.slot(idx).lock).max_by_key(
+            |lock| lock.grant.resources.iter().map(|each| each.as_str().len()).max(),
+        );
+        Ok(nearest.map(State::subject))
+    }
+
+    /// Lets a write through and pins what it changes, or refuses it.
+    ///
+    /// # Errors
+    /// The refusal; nothing has changed.
+    pub fn admit(&mut self, write: &Write, now: Now) -> Result<AdmittedWrite, WriteRefusal> {
+        let judged = self.judge_write(write, now)?;
+        let pin_id = PinId(self.fresh_id());
+        let mut nodes = Vec::with_capacity(write.targets.len());
+        for target in &write.targets {
+            let shared = self.is_shared_cover(target, now);
+            let node = self.state.tree.make(target.resource());
+            self.state.tree.attach_pin(node, PinAt { pin: pin_id, kind: kind_of(target), shared });
+            nodes.push(node);
+        }
+        let mut rests_on = judged.rests_on;
+        let mut requested = None;
+        let mut locks = Vec::with_capacity(judged.locks.len());
+        let mut admission = None;
+        let mut names = Vec::with_capacity(judged.locks.len());
+        for idx in judged.locks {
+            let lock = &self.state.slot(idx).lock;
+            if let Some(let_go) = &lock.requested {
+                requested = Some((**let_go).clone());
+            }
+            names.push((lock.grant.lock_id, lock.grant.fence));
+            let subject = State::subject(lock);
+            let first = admission.unwrap_or(self.state.seq.next());
+            let body = EventBody::WriteAdmitted {
+                lock: subject.clone(),
+                method: write.method.clone(),
+                resource: write.resource.clone(),
+                admission: first,
+            };
+            rests_on = self.emit(body, write.origin.clone(), now);
+            admission = Some(first);
+            locks.push((subject, rests_on));
+        }
+        self.pins.insert(
+            pin_id,
+            Pin {
+                method: write.method.clone(),
+                resource: write.resource.clone(),
+                origin: write.origin.clone(),
+                nodes,
+                locks,
+                awaited_by: Vec::new(),
+            },
+        );
+        Ok(AdmittedWrite { pin: pin_id, admission, rests_on, requested, locks: names })
+    }
+
+    /// A write that was let through has ended: it is unpinned, and whoever waited for it is served.
+    pub fn complete(&mut self, pin_id: PinId, result: WriteResult, now: Now) {
+        let Some(pin) = self.pins.remove(&pin_id) else { return };
+        for &node in &pin.nodes {
+            self.state.tree.detach_pin(node, pin_id);
+        }
+        for (lock, admitted) in pin.locks {
+            let body = EventBody::WriteCompleted {
+                lock,
+                method: pin.method.clone(),
+                resource: pin.resource.clone(),
+                admitted,
+                result,
+            };
+            self.emit(body, pin.origin.clone(), now);
+        }
+        for waiter in pin.awaited_by {
+            self.pin_left(waiter, now);
+            self.drain_pin_left(waiter, now);
+        }
+    }
+
+    /// Closes an admission that was open when the engine started.
+    pub fn close_open(&mut self, open: &OpenAdmission, result: WriteResult, now: Now) {
+        let body = EventBody::WriteCompleted {
+            lock: Subject {
+                lock_id: open.lock_id,
+                fence: open.fence,
+                resources: open.resources.clone(),
+                holder: open.holder.clone(),
+                dialect: open.dialect,
+            },
+            method: open.method.clone(),
+            resource: open.resource.clone(),
+            admitted: open.seq,
+            result,
+        };
+        self.emit(body, Origin::default(), now);
+    }
+
+    // ---- the decision ------------------------------------------------------------------------
+
+    fn judge_write(&mut self, write: &Write, now: Now) -> Result<Judged, WriteRefusal> {
+        for target in &write.targets {
+            let place = self.place(target.resource());
+            let below = matches!(target, Target::Subtree(_));
+            self.expire_due_at(&place.path, place.exact, below, now);
+        }
+        // Judging a token may end a lock, and that may make and remove nodes: places come after.
+        let tokens = self.judge_tokens(write, now);
+        let places: Vec<Place> =
+            write.targets.iter().map(|target| self.place(target.resource())).collect();
+        if let Some(freeze) = self.frozen(&write.targets, &places, now) {
+            return Err(WriteRefusal::Frozen(Box::new(freeze)));
+        }
+        let live: Vec<LockIdx> =
+            tokens.iter().filter_map(|(_, judged)| judged.as_ref().ok().copied()).collect();
+        if !write.conditions.is_empty() && !self.conditions_hold(write, now) {
+            return Err(WriteRefusal::ConditionFailed);
+        }
+        let mut judged = Judged { locks: Vec::new(), rests_on: Seq(0) };
+        let mut missing: Vec<LockIdx> = Vec::new();
+        let mut pending = None;
+        for (target, place) in write.targets.iter().zip(&places) {
+            self.match_locks(target, place, &live, now, &mut judged, &mut missing);
+            pending = pending.or_else(|| self.pending_at(target, place));
+        }
+        if !missing.is_empty() || pending.is_some() {
+            let held: Vec<LockId> = live
+                .iter()
+                .map(|&idx| self.state.slot(idx).lock.grant.lock_id)
+                .collect();
+            let mut found = InTheWay { pending, ..InTheWay::default() };
+            self.tell_locks(&write.caller, &mut missing, &held, &mut found);
+            found.presented = self.tell_tokens(&tokens, &judged.locks);
+            return Err(WriteRefusal::Locked(Box::new(found)));
+        }
+        self.judge_fit(&tokens, &judged.locks)?;
+        if write.lacks_precondition && judged.locks.is_empty() && write.conditions.is_empty() {
+            return Err(WriteRefusal::PreconditionRequired);
+        }
+        for (target, place) in write.targets.iter().zip(&places) {
+            judged.rests_on = judged.rests_on.max(self.absence(target, place));
+        }
+        Ok(judged)
+    }
+
+    fn frozen(&self, targets: &[Target], places: &[Place], now: Now) -> Option<Freeze> {
+        for (target, place) in targets.iter().zip(places) {
+            let above = place
+                .path
+                .iter()
+                .filter_map(|&node| self.state.tree.freeze(node))
+                .find(|freeze| now.wall < freeze.until);
+            if let Some(freeze) = above {
+                return Some(freeze.clone());
+            }
+            if matches!(target, Target::Subtree(_))
+                && place.exact
+                && let Some(&node) = place.path.last()
+                && let Some(freeze) = self.frozen_below(node, now)
+            {
+                return Some(freeze);
+            }
+        }
+        None
+    }
+
+    fn frozen_below(&self, node: NodeId, now: Now) -> Option<Freeze> {
+        if self.state.tree.below(node).freezes == 0 {
+            return None;
+        }
+        self.state.tree.busy(node).find_map(|child| {
+            self.state
+                .tree
+                .freeze(child)
+                .filter(|freeze| now.wall < freeze.until)
+                .cloned()
+                .or_else(|| self.frozen_below(child, now))
+        })
+    }
+
+    /// What each token that came with the write is, those of its `If` header marked.
+    fn judge_tokens(
+        &mut self,
+        write: &Write,
+        now: Now,
+    ) -> Vec<(Origins, Result<LockIdx, TokenIs>)> {
+        let mut seen: Vec<Presented> = Vec::new();
+        let mut judged = Vec::new();
+        for &token in &write.tokens {
+            if !seen.contains(&token) || token == Presented::Forged {
+                seen.push(token);
+                judged.push((Origins::Field, self.judge(&write.caller, token, now)));
+            }
+        }
+        for list in &write.conditions {
+            for (_, check) in &list.checks {
+                if let Check::Token(token) = check
+                    && !seen.contains(token)
+                {
+                    seen.push(*token);
+                    judged.push((Origins::If, self.judge(&write.caller, *token, now)));
+                }
+            }
+        }
+        judged
+    }
+
+    fn conditions_hold(&mut self, write: &Write, now: Now) -> bool {
+        write.conditions.iter().any(|list| self.list_holds(&write.caller, list, now))
+    }
+
+    fn list_holds(&mut self, caller: &Caller, list: &IfList, now: Now) -> bool {
+        list.checks.iter().all(|(negated, check)| {
+            let holds = match check {
+                Check::Known(known) => *known,
+                Check::Token(token) => match self.judge(caller, *token, now) {
+                    Ok(idx) => {
+                        let grant = &self.state.slot(idx).lock.grant;
+                        grant.resources.iter().any(|locked| match grant.depth {
+                            Depth::Infinity => locked.covers(&list.resource),
+                            Depth::Zero => *locked == list.resource,
+                        })
+                    }
+                    Err(_) => false,
+                },
+            };
+            holds != *negated
+        })
+    }
+
+    /// Adds the locks that cover a target: to `judged` those that are matched, to `missing` those
+    /// that are not.
+    fn match_locks(
+        &self,
+        target: &Target,
+        place: &Place,
+        live: &[LockIdx],
+        now: Now,
+        judged: &mut Judged,
+        missing: &mut Vec<LockIdx>,
+    ) {
+        let depth = match target {
+            Target::Subtree(_) => Depth::Infinity,
+            Target::Content(_) | Target::Members(_) => Depth::Zero,
+        };
+        let mut covering = Vec::new();
+        self.visit_locks(place, Mode::Exclusive, depth, now, &mut |obstacle| {
+            if let Obstacle::Lock(idx) = obstacle {
+                covering.push(idx);
+            }
+            covering.len() < COUNT_LIMIT + live.len()
+        });
+        for idx in covering {
+            let lock = &self.state.slot(idx).lock;
+            let presented = live.contains(&idx);
+            if presented {
+                if !judged.locks.contains(&idx) {
+                    judged.locks.push(idx);
+                }
+            } else if !(lock.grant.mode == Mode::Shared
+                && self.shared_is_matched(lock, target, live))
+            {
+                missing.push(idx);
+            }
+        }
+    }
+
+    /// Whether another shared lock's token serves for this shared lock: it covers the same target.
+    fn shared_is_matched(&self, lock: &Lock, target: &Target, live: &[LockIdx]) -> bool {
+        // A lock above the target, or on it, is asked for at the target; one below (a subtree) at
+        // each place of its own that lies below.
+        let covers = |other: &Lock, point: &Resource| {
+            other.grant.resources.iter().any(|locked| match other.grant.depth {
+                Depth::Infinity => locked.covers(point),
+                Depth::Zero => locked == point,
+            })
+        };
+        let mut points: Vec<&Resource> = Vec::new();
+        if covers(lock, target.resource()) {
+            points.push(target.resource());
+        }
+        if matches!(target, Target::Subtree(_)) {
+            points.extend(
+                lock.grant.resources.iter().filter(|each| target.resource().covers(each)),
+            );
+        }
+        points.iter().all(|point| {
+            live.iter().any(|&idx| {
+                let other = &self.state.slot(idx).lock;
+                other.grant.mode == Mode::Shared && covers(other, point)
+            })
+        })
+    }
+
+    /// An acquire that has its place already and covers the target: no token matches it.
+    fn pending_at(&self, target: &Target, place: &Place) -> Option<crate::refusal::Pending> {
+        if self.parked.is_empty() {
+            return None;
+        }
+        let depth = match target {
+            Target::Subtree(_) => Depth::Infinity,
+            Target::Content(_) | Target::Members(_) => Depth::Zero,
+        };
+        // With the first place of all, only claimed acquires stand before it.
+        let reach = Reach { mode: Mode::Exclusive, depth, ticket: Some(WaiterId(0)), holds: &[] };
+        let mut found = None;
+        self.visit_parked(place, reach, &mut |obstacle| {
+            if let Obstacle::Parked(waiter) = obstacle
+                && let Some(parked) = self.parked.get(&waiter)
+                && let Phase::Claimed { alternative, .. } = parked.phase
+            {
+                found = self.pending(parked, alternative);
+            }
+            found.is_none()
+        });
+        found
+    }
+
+    /// Step 4: a token that was presented and does not fit refuses the write.
+    fn judge_fit(
+        &self,
+        tokens: &[(Origins, Result<LockIdx, TokenIs>)],
+        used: &[LockIdx],
+    ) -> Result<(), WriteRefusal> {
+        let (mut lost, mut mismatch, mut not_yours, mut unknown) = (None, None, false, false);
+        for (origin, judged) in tokens {
+            // A dead token beside a true alternative of an `If` header is no belief.
+            if *origin == Origins::If {
+                continue;
+            }
+            match judged {
+                Ok(idx) if used.contains(idx) => {}
+                Ok(idx) => mismatch = mismatch.or(Some(*idx)),
+                Err(TokenIs::Ended(id, ended)) => lost = lost.or(Some((*id, ended.clone()))),
+                Err(TokenIs::NotYours) => not_yours = true,
+                Err(TokenIs::Unknown | TokenIs::Fits(_) | TokenIs::LiveElsewhere(_)) => {
+                    unknown = true;
+                }
+            }
+        }
+        if let Some((id, ended)) = lost {
+            return Err(WriteRefusal::LockLost(id, ended));
+        }
+        if let Some(idx) = mismatch {
+            return Err(WriteRefusal::LockMismatch(Box::new(self.state.slot(idx).lock.clone())));
+        }
+        if not_yours {
+            return Err(WriteRefusal::NotTheHolder);
+        }
+        if unknown {
+            return Err(WriteRefusal::InvalidToken);
+        }
+        Ok(())
+    }
+
+    fn tell_tokens(
+        &self,
+        tokens: &[(Origins, Result<LockIdx, TokenIs>)],
+        used: &[LockIdx],
+    ) -> Vec<TokenIs> {
+        tokens
+            .iter()
+            .map(|(_, judged)| match judged {
+                Ok(idx) => {
+                    let lock_id = self.state.slot(*idx).lock.grant.lock_id;
+                    if used.contains(idx) {
+                        TokenIs::Fits(lock_id)
+                    } else {
+                        TokenIs::LiveElsewhere(lock_id)
+                    }
+                }
+                Err(what) => what.clone(),
+            })
+            .collect()
+    }
+
+    /// Whether a target is covered by shared locks (and then by no exclusive one).
+    fn is_shared_cover(&self, target: &Target, now: Now) -> bool {
+        let place = self.place(target.resource());
+        let mut shared = false;
+        self.visit_locks(&place, Mode::Exclusive, Depth::Zero, now, &mut |obstacle| {
+            if let Obstacle::Lock(idx) = obstacle {
+                shared = self.state.slot(idx).lock.grant.mode == Mode::Shared;
+            }
+            false
+        });
+        shared
+    }
+
+    /// The newest event that the absence of other locks over a target rests on.
+    fn absence(&self, target: &Target, place: &Place) -> Seq {
+        let mut newest = Seq(0);
+        for &node in &place.path {
+            newest = newest.max(self.state.tree.mark(node));
+        }
+        if matches!(target, Target::Subtree(_))
+            && place.exact
+            && let Some(&node) = place.path.last()
+        {
+            newest = newest.max(self.state.tree.mark_below(node));
+        }
+        newest
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Origins {
+    Field,
+    If,
+}
