@@ -55,6 +55,8 @@ impl Retryable {
 pub enum Type {
     /// A string.
     Text,
+    /// A string, or null.
+    TextOrNull,
     /// A whole number.
     Integer,
     /// A number, fractions allowed.
@@ -79,6 +81,7 @@ impl Type {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Text => "string",
+            Self::TextOrNull => "string or null",
             Self::Integer => "integer",
             Self::Number => "number",
             Self::Boolean => "boolean",

@@ -81,6 +81,7 @@ pub fn of(entry: &Entry, prefix: &str, base: &str, statuses: &[u16]) -> Value {
 fn member_schema(member: &Member) -> Value {
     let mut schema = match member.kind {
         Type::Text => json!({ "type": "string" }),
+        Type::TextOrNull => json!({ "type": ["string", "null"] }),
         Type::Integer => json!({ "type": "integer", "minimum": 0 }),
         Type::Number => json!({ "type": "number", "minimum": 0 }),
         Type::Boolean => json!({ "type": "boolean" }),
@@ -111,7 +112,7 @@ mod tests {
             for member in entry.members {
                 let value = &example[member.name];
                 let fits = match member.kind {
-                    Type::Text | Type::Time => value.is_string(),
+                    Type::Text | Type::TextOrNull | Type::Time => value.is_string(),
                     Type::Integer => value.is_u64(),
                     Type::Number => value.is_number(),
                     Type::Boolean => value.is_boolean(),

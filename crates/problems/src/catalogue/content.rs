@@ -32,7 +32,7 @@ pub(super) static PAYLOAD_TOO_LARGE: Entry = Entry {
         ),
     ],
     detail: "The body of an acquire is at most 65536 bytes.",
-    members: &[],
+    members: &[sometimes("limit_bytes", Type::Integer, "How many bytes are taken here.", "65536")],
     headers: &[],
     follows: &[rfc(9110, "15.5.14", "413 Content Too Large")],
 };
@@ -71,10 +71,11 @@ pub(super) static UNSUPPORTED_MEDIA_TYPE: Entry = Entry {
         "`PATCH` has another media type than `application/merge-patch+json`, \
          `application/json-patch+json` or `application/json`.",
         "`PATCH` names a document that is not JSON.",
+        "The body of a write to a document is compressed (`Content-Encoding`).",
     ],
     caller: "Send the patch with one of the media types in `Accept-Patch`; `application/json` is \
              read as a merge patch. A document that is not JSON can only be replaced whole, with \
-             `PUT`.",
+             `PUT`. Send bodies as they are, not compressed.",
     operator: "Nothing needs to be done. A document that should be JSON and is not was stored with \
                another `Content-Type`; store it again with `application/json`.",
     confused_with: &[
@@ -90,11 +91,18 @@ pub(super) static UNSUPPORTED_MEDIA_TYPE: Entry = Entry {
     ],
     detail: "A patch of type text/plain cannot be applied.",
     members: &[],
-    headers: &[field(
-        "Accept-Patch",
-        "The media types that `PATCH` takes.",
-        "application/merge-patch+json, application/json-patch+json, application/json",
-    )],
+    headers: &[
+        field(
+            "Accept-Patch",
+            "For a patch: the media types that `PATCH` takes.",
+            "application/merge-patch+json, application/json-patch+json, application/json",
+        ),
+        field(
+            "Accept-Encoding",
+            "For a body that is compressed: the encodings that are taken, which is none.",
+            "identity",
+        ),
+    ],
     follows: &[
         rfc(9110, "15.5.16", "415 Unsupported Media Type"),
         rfc(5789, "2.2", "Error Handling"),

@@ -57,8 +57,8 @@ pub(super) static PRECONDITION_FAILED: Entry = Entry {
     detail: "If-Match names another version of /v1/flags/feature-x than the current one.",
     members: &[sometimes(
         "etag",
-        Type::Text,
-        "The `ETag` of the document now; absent where there is none.",
+        Type::TextOrNull,
+        "The `ETag` of the document now; `null` where there is no document.",
         r#""\"1f-9c2e\"""#,
     )],
     headers: &[field(

@@ -46,17 +46,18 @@ pub(super) static NOT_LOCKABLE: Entry = Entry {
     status: StatusCode::NOT_FOUND,
     title: "Not lockable",
     retryable: Retryable::No,
-    meaning: "This resource has no lock endpoints: the configuration says that it cannot be \
-              locked.",
+    meaning: "The rules of this server do not let this resource be locked.",
     sent_when: &[
-        "A lock is asked for on a resource whose rule says `lockable = false`.",
         "A lock is asked for on `/`, which can be locked only where a rule says so.",
-        "A member of the `resources` or `any_of` of `POST /-/locks` is such a resource.",
+        "A member of the `resources` or `any_of` of `POST /-/locks` is a resource whose rule says \
+         `lockable = false`.",
     ],
     caller: "Lock a resource below, or one that the rules allow. A lock on `/` would stop every \
              writer of the whole server; lock what you are about to write instead.",
-    operator: "The first rule that matches decides: set `lockable = true` in the `[[rule]]` for \
-               this path, or add one. For `/`, add a rule with `match = [\"/\"]`.",
+    operator: "The first rule that matches decides: remove `lockable = false` from the `[[rule]]` \
+               for this path. For `/`, add a rule with `match = [\"/\"]`. Under a rule with \
+               `lockable = false` a path that ends in `/lock` is an ordinary path, so that \
+               documents can have that name.",
     confused_with: &[not(
         Name::NotFound,
         "`not-found` (404) is for a document or path that does not exist; a lock needs no \
@@ -138,7 +139,12 @@ pub(super) static HAS_CHILDREN: Entry = Entry {
     )],
     detail: "/v1/flags has 3 children; the first is /v1/flags/feature-x.",
     members: &[
-        always("count", Type::Integer, "How many documents are directly below.", "3"),
+        always(
+            "count",
+            Type::Integer,
+            "How many documents are directly below; in large trees a lower bound.",
+            "3",
+        ),
         always("first", Type::Text, "The path of the first of them.", r#""/v1/flags/feature-x""#),
     ],
     headers: &[],
