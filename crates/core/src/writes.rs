@@ -22,7 +22,10 @@ pub(crate) struct Pin {
     method: Arc<str>,
     resource: Resource,
     origin: Origin,
+    targets: Vec<Target>,
     nodes: Vec<NodeId>,
+    /// The newest event that letting it through rests on.
+    rests_on: Seq,
     /// The locks it was let through under, with the position of each `write_admitted`.
     locks: Vec<(Subject, Seq)>,
     /// Who waits for its end.
@@ -131,7 +134,9 @@ impl LockTable {
                 method: write.method.clone(),
                 resource: write.resource.clone(),
                 origin: write.origin.clone(),
+                targets: write.targets.clone(),
                 nodes,
+                rests_on,
                 locks,
                 awaited_by: Vec::new(),
             },
@@ -159,6 +164,32 @@ impl LockTable {
             self.pin_left(waiter, now);
             self.drain_pin_left(waiter, now);
         }
+    }
+
+    /// The table over a state that was loaded anew, with the writes of this one that are on their
+    /// way: those whose admission was told, because everything up to `durable` was. Whatever is
+    /// parked is gone.
+    #[must_use]
+    pub fn reloaded(self, state: State, durable: Seq, seed: u64) -> Self {
+        let mut table = Self::new(state, self.limits, seed);
+        table.next_id = self.next_id;
+        let mut pins: Vec<(PinId, Pin)> =
+            self.pins.into_iter().filter(|(_, pin)| pin.rests_on <= durable).collect();
+        pins.sort_unstable_by_key(|(id, _)| *id);
+        for (id, mut pin) in pins {
+            pin.awaited_by.clear();
+            pin.nodes.clear();
+            for target in &pin.targets {
+                // Which locks cover it now is not what it was admitted under: so it counts
+                // against every grant.
+                let node = table.state.tree.make(target.resource());
+                let at = PinAt { pin: id, kind: kind_of(target), shared: false };
+                table.state.tree.attach_pin(node, at);
+                pin.nodes.push(node);
+            }
+            table.pins.insert(id, pin);
+        }
+        table
     }
 
     /// Closes an admission that was open when the engine started.
