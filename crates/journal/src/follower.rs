@@ -1,0 +1,557 @@
+//! The follower: keeps the index up with the log, in a thread of its own, and loads a start.
+//!
+//! What always holds:
+//! - it never slows the log down: telling it of a commit is one atomic store, it reads through a
+//!   connection of its own, and no read transaction stays open while it waits;
+//! - it works in batches and rests after each, so that it takes a part of one core only, unless
+//!   it has fallen far behind;
+//! - rows, blocks and their positions change in one transaction;
+//! - whatever is wrong with the index, the answer is to build it again from the base and the
+//!   events that are left. A failing follower is logged and tried again; the log goes on.
+//!
+//! Deliberately absent: any answer that waits for the follower. Queries scan what it has not
+//! reached, a start folds it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{JoinHandle, Thread};
+use std::time::{Duration, Instant};
+
+use leasehold_core::event::Event;
+use leasehold_core::ids::Seq;
+use leasehold_core::rows::{self, FoldError, Row};
+use rusqlite::Connection;
+
+use crate::connect::{self, StoreError, failed};
+use crate::folder::DataFolder;
+use crate::index::{self, BLOCK, Block, Probe, Reached, RowTable, Terms};
+use crate::log::{Log, LogError, NO_HASH, Stored, StoredError, Trimmed, hash, sqlite};
+use crate::recovery::{Case, IndexState, LogState, WalState, classify};
+
+/// One part of the lock table at a start.
+#[derive(Clone, Debug)]
+pub enum Loaded {
+    /// A row of the fold.
+    Row(Row),
+    /// An event after the position of the rows.
+    Event(Event),
+}
+
+/// What a start was made of.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct LoadReport {
+    /// What the index was.
+    pub index: IndexState,
+    /// How many rows were loaded.
+    pub rows: u64,
+    /// How many events were folded after them.
+    pub events: u64,
+}
+
+/// Why the lock table could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The log failed.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// A row is not what its name says.
+    #[error("the row `{key}` in {} cannot be read", path.display())]
+    Row {
+        /// Its name.
+        key: String,
+        /// The file it is in.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// How many events, and rows of the base, are in memory at once.
+const CHUNK: usize = 1024;
+const BASE_CHUNK: usize = 64;
+
+/// Loads the lock table: first all rows, then, in order, the events after them, up to the head.
+///
+/// An index that is missing, damaged, of another version or of another history is removed, and
+/// the base and every event of the log take its place. Memory is bounded by the size of a chunk.
+///
+/// # Errors
+/// When the log fails, or an event or a row is unreadable.
+pub fn load(
+    folder: &DataFolder,
+    log: &mut dyn Log,
+    sink: &mut dyn FnMut(Loaded),
+) -> Result<LoadReport, LoadError> {
+    let (state, index) = look(folder.path(), log)?;
+    let mut report = LoadReport { index: state, rows: 0, events: 0 };
+    let mut at = match (classify(LogState::Usable, WalState::Absent, state), index) {
+        (Case::UseIndex | Case::FoldTail, Some((connection, reached))) => {
+            report.rows = load_index(&connection, folder.path(), sink)?;
+            reached.rows
+        }
+        _ => {
+            if state != IndexState::Missing {
+                tracing::warn!(index = ?state, "the index is built again from the log");
+                index::remove(folder.path())?;
+            }
+            report.rows = load_base(folder, log, sink)?;
+            log.trimmed().map_or(Seq(0), |trimmed| trimmed.through)
+        }
+    };
+    loop {
+        let events = log.read(at.next(), CHUNK)?;
+        let Some(last) = events.last() else { break };
+        if events[0].seq != at.next() {
+            let what = "the event is missing".to_owned();
+            return Err(LogError::Damaged { seq: at.next(), what }.into());
+        }
+        at = last.seq;
+        report.events += events.len() as u64;
+        for stored in &events {
+            sink(Loaded::Event(stored.event().map_err(LogError::from)?));
+        }
+    }
+    Ok(report)
+}
+
+/// What the index is to the log, and a connection to it if it can be used.
+fn look(
+    folder: &Path,
+    log: &mut dyn Log,
+) -> Result<(IndexState, Option<(Connection, Reached)>), LogError> {
+    if !index::path(folder).exists() {
+        return Ok((IndexState::Missing, None));
+    }
+    let Some(connection) = index::open_reader(folder) else {
+        let other = connect::reader(&index::path(folder))
+            .and_then(|connection| connect::versions(&connection));
+        let state = match other {
+            Ok(_) => IndexState::OtherVersion,
+            Err(_) => IndexState::Damaged,
+        };
+        return Ok((state, None));
+    };
+    let Ok(reached) = index::reached(&connection) else {
+        return Ok((IndexState::Damaged, None));
+    };
+    let (head, trimmed) = (log.head(), log.trimmed());
+    let state = index::compare(&reached, &head, trimmed, |seq| {
+        let found = log.read(seq, 1)?.pop();
+        let found = found.filter(|stored| stored.seq == seq);
+        Ok::<_, LogError>(found.map(|stored| hash(&stored.bytes)))
+    })?;
+    if !matches!(state, IndexState::Current | IndexState::Behind) {
+        return Ok((state, None));
+    }
+    match index::rows_sum(&connection) {
+        Ok(sum) if sum == reached.rows_sum => Ok((state, Some((connection, reached)))),
+        _ => Ok((IndexState::Damaged, None)),
+    }
+}
+
+fn load_index(
+    connection: &Connection,
+    folder: &Path,
+    sink: &mut dyn FnMut(Loaded),
+) -> Result<u64, LoadError> {
+    let path = index::path(folder);
+    let mut rows = 0;
+    let mut wrong = None;
+    index::for_each_row(connection, |key, value| {
+        if wrong.is_none() {
+            match Row::parse(key, value) {
+                Ok(row) => {
+                    rows += 1;
+                    row.into_iter().for_each(|row| sink(Loaded::Row(row)));
+                }
+                Err(source) => {
+                    wrong =
+                        Some(LoadError::Row { key: key.to_owned(), path: path.clone(), source });
+                }
+            }
+        }
+    })
+    .map_err(failed("read the rows of", &path))?;
+    wrong.map_or(Ok(rows), Err)
+}
+
+fn load_base(
+    folder: &DataFolder,
+    log: &mut dyn Log,
+    sink: &mut dyn FnMut(Loaded),
+) -> Result<u64, LoadError> {
+    let mut rows = 0;
+    let mut after = String::new();
+    loop {
+        let chunk = log.base(&after, BASE_CHUNK)?;
+        let Some(last) = chunk.last() else { return Ok(rows) };
+        after.clone_from(&last.key);
+        rows += chunk.len() as u64;
+        for base in chunk {
+            let row = Row::parse(&base.key, &base.value).map_err(|source| LoadError::Row {
+                key: base.key.clone(),
+                path: folder.log_path(),
+                source,
+            })?;
+            row.into_iter().for_each(|row| sink(Loaded::Row(row)));
+        }
+    }
+}
+
+/// The thread that keeps the index up with the log. Dropping it stops it.
+#[derive(Debug)]
+pub struct Follower {
+    handle: FollowerHandle,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Tells a follower how far the log has come. Cheap to clone and to call.
+#[derive(Clone, Debug)]
+pub struct FollowerHandle {
+    shared: Arc<Shared>,
+    thread: Thread,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    durable: AtomicU64,
+    folded: AtomicU64,
+    idle: AtomicBool,
+    stop: AtomicBool,
+}
+
+/// The most events of one batch.
+const BATCH: usize = 4096;
+/// While events keep coming: how long to let them gather.
+const GATHER: Duration = Duration::from_millis(100);
+/// How long to rest for each unit of work: a quarter of one core is the follower's.
+const REST: u32 = 3;
+const REST_MAX: Duration = Duration::from_millis(500);
+/// From this many events behind on, it does not rest: a start would have to fold them.
+const FAR_BEHIND: u64 = 500_000;
+/// How long a stopping follower goes on catching up.
+const LAST_EFFORT: Duration = Duration::from_secs(2);
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_LAST: Duration = Duration::from_secs(60);
+
+impl Follower {
+    /// Starts following the log of `folder`, which is durable up to `durable`. An index that does
+    /// not fit the log is built again.
+    ///
+    /// # Errors
+    /// When the thread cannot be started. Trouble with the index is logged and tried again.
+    pub fn spawn(folder: &DataFolder, durable: Seq) -> Result<Self, StoreError> {
+        let shared = Arc::new(Shared::default());
+        shared.durable.store(durable.0, Ordering::Relaxed);
+        let worker = Arc::clone(&shared);
+        let path = folder.path().to_owned();
+        let thread = std::thread::Builder::new()
+            .name("leasehold-index".to_owned())
+            .spawn(move || run(&path, &worker))
+            .map_err(failed("start a thread for", &index::path(folder.path())))?;
+        let handle = FollowerHandle { shared, thread: thread.thread().clone() };
+        Ok(Self { handle, thread: Some(thread) })
+    }
+
+    /// What tells it how far the log has come.
+    #[must_use]
+    pub fn handle(&self) -> FollowerHandle {
+        self.handle.clone()
+    }
+
+    /// As [`FollowerHandle::notify`].
+    pub fn notify(&self, durable: Seq) {
+        self.handle.notify(durable);
+    }
+
+    /// As [`FollowerHandle::folded`].
+    #[must_use]
+    pub fn folded(&self) -> Seq {
+        self.handle.folded()
+    }
+
+    /// Lets it catch up for at most 2 s, and waits until its thread has ended.
+    pub fn stop(mut self) {
+        self.join();
+    }
+
+    fn join(&mut self) {
+        self.handle.shared.stop.store(true, Ordering::Release);
+        self.handle.thread.unpark();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread of the index has panicked; the index is left behind");
+        }
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.join();
+    }
+}
+
+impl FollowerHandle {
+    /// Tells it that events up to `durable` are durable. Wakes it only if it had nothing to do.
+    pub fn notify(&self, durable: Seq) {
+        self.shared.durable.fetch_max(durable.0, Ordering::SeqCst);
+        if self.shared.idle.swap(false, Ordering::SeqCst) {
+            self.thread.unpark();
+        }
+    }
+
+    /// The newest event in the rows of the index; for metrics.
+    #[must_use]
+    pub fn folded(&self) -> Seq {
+        Seq(self.shared.folded.load(Ordering::Relaxed))
+    }
+}
+
+impl Shared {
+    fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    fn lag(&self) -> u64 {
+        let durable = self.durable.load(Ordering::SeqCst);
+        durable.saturating_sub(self.folded.load(Ordering::Relaxed))
+    }
+
+    fn rest(&self, span: Duration) {
+        let until = Instant::now() + span;
+        while !self.stopping() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            std::thread::park_timeout(left);
+        }
+    }
+
+    /// Waits until there is something to do.
+    fn wait(&self) {
+        self.idle.store(true, Ordering::SeqCst);
+        while self.idle.load(Ordering::SeqCst) && self.lag() == 0 && !self.stopping() {
+            std::thread::park();
+        }
+        self.idle.store(false, Ordering::SeqCst);
+    }
+}
+
+/// Why a batch failed.
+#[derive(Debug, thiserror::Error)]
+enum FollowError {
+    #[error(transparent)]
+    Stored(#[from] StoredError),
+    #[error("cannot fold an event into rows")]
+    Fold(#[from] FoldError<rusqlite::Error>),
+    #[error("the log begins after what the index has reached")]
+    TrimmedAway,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl FollowError {
+    /// Whether the index itself is to blame, so that it has to go.
+    fn is_damage(&self) -> bool {
+        match self {
+            Self::Fold(FoldError::Store(error)) => connect::is_damage(error),
+            Self::Fold(FoldError::Row { .. } | FoldError::Gap { .. }) => true,
+            Self::Store(error) => error.is_damage(),
+            Self::Stored(_) | Self::TrimmedAway => false,
+        }
+    }
+}
+
+fn run(folder: &Path, shared: &Shared) {
+    let mut worker = None;
+    let mut retry = RETRY_FIRST;
+    while !shared.stopping() {
+        let began = Instant::now();
+        match step(folder, shared, &mut worker) {
+            Ok(0) => shared.wait(),
+            Ok(events) => {
+                retry = RETRY_FIRST;
+                let rest = began.elapsed().saturating_mul(REST).min(REST_MAX);
+                if events < BATCH {
+                    shared.rest(rest.max(GATHER));
+                } else if shared.lag() < FAR_BEHIND {
+                    shared.rest(rest);
+                }
+            }
+            Err(error) => {
+                worker = None;
+                complain(folder, &error);
+                shared.rest(retry);
+                retry = retry.saturating_mul(2).min(RETRY_LAST);
+            }
+        }
+    }
+    let began = Instant::now();
+    while shared.lag() > 0 && began.elapsed() < LAST_EFFORT {
+        match step(folder, shared, &mut worker) {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(error) => return complain(folder, &error),
+        }
+    }
+}
+
+fn complain(folder: &Path, error: &FollowError) {
+    let error_chain = chain(error);
+    tracing::warn!(error = error_chain, "the index has fallen behind");
+    if error.is_damage()
+        && let Err(error) = index::remove(folder)
+    {
+        tracing::warn!(error = chain(&error), "the damaged index cannot be removed");
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// Folds one batch, and says how many events it had.
+fn step(folder: &Path, shared: &Shared, worker: &mut Option<Worker>) -> Result<usize, FollowError> {
+    let worker = match worker {
+        Some(worker) => worker,
+        None => worker.insert(Worker::open(folder)?),
+    };
+    let events = worker.batch()?;
+    shared.folded.store(worker.reached.rows.0, Ordering::Relaxed);
+    Ok(events)
+}
+
+/// The two connections, and the block that is being filled.
+struct Worker {
+    log: Connection,
+    log_path: PathBuf,
+    index: Connection,
+    index_path: PathBuf,
+    reached: Reached,
+    /// The newest event in `terms`: between `reached.blocks` and `reached.rows` after a start.
+    read: Seq,
+    terms: Terms,
+}
+
+impl Worker {
+    fn open(folder: &Path) -> Result<Self, FollowError> {
+        let log_path = folder.join(crate::folder::LOG_FILE);
+        let index_path = index::path(folder);
+        let log = connect::reader(&log_path).map_err(failed("open", &log_path))?;
+        let index = index::open_writer(folder)?;
+        let reached = index::reached(&index).map_err(failed("read", &index_path))?;
+        let state = index::compare_with_log(&reached, &log).map_err(failed("read", &log_path))?;
+        let reached = match state {
+            IndexState::Current | IndexState::Behind => reached,
+            _ => rebuild(&log, &index).map_err(failed("rebuild", &index_path))?,
+        };
+        let (read, terms) = (reached.blocks, Terms::default());
+        Ok(Self { log, log_path, index, index_path, reached, read, terms })
+    }
+
+    fn batch(&mut self) -> Result<usize, FollowError> {
+        let events = sqlite::read(&self.log, self.read.next(), BATCH)
+            .map_err(failed("read", &self.log_path))?;
+        let (Some(first), Some(last)) = (events.first(), events.last()) else { return Ok(0) };
+        if first.seq > self.reached.rows.next() {
+            return Err(FollowError::TrimmedAway);
+        }
+        let trimmed = sqlite::trimmed(&self.log).map_err(failed("read", &self.log_path))?;
+        let path = self.index_path.clone();
+        self.index.execute_batch("BEGIN IMMEDIATE").map_err(failed("write to", &path))?;
+        let reached = self.fold(&events, trimmed)?;
+        self.index.execute_batch("COMMIT").map_err(failed("write to", &path))?;
+        self.reached = reached;
+        self.read = last.seq;
+        Ok(events.len())
+    }
+
+    /// Writes a batch within a transaction. After an error the worker is of no use any more.
+    fn fold(
+        &mut self,
+        events: &[Stored],
+        trimmed: Option<Trimmed>,
+    ) -> Result<Reached, FollowError> {
+        let path = &self.index_path;
+        let mut reached = self.reached;
+        let mut table = RowTable::new(&self.index);
+        let mut meta = rows::get_meta(&mut table)?;
+        for stored in events {
+            if stored.seq > reached.rows {
+                let record = stored.record()?;
+                self.terms.add_record(&record);
+                rows::fold(&record.event().map_err(StoredError::from)?, &mut meta, &mut table)?;
+                reached.rows = stored.seq;
+                reached.rows_hash = NO_HASH;
+            } else {
+                let probe = Probe::read(&stored.bytes)
+                    .map_err(|source| StoredError::Json { seq: stored.seq, source })?;
+                self.terms.add(&probe);
+            }
+            if stored.seq.0 % BLOCK == 0 {
+                let (at_min, at_max) = self.terms.span();
+                let id = index::block_of(stored.seq);
+                let block = Block { id, at_min, at_max, filter: self.terms.seal() };
+                index::put_block(&self.index, &block).map_err(failed("write to", path))?;
+                reached.blocks = stored.seq;
+            }
+        }
+        if let Some(last) = events.last().filter(|last| last.seq == reached.rows) {
+            reached.rows_hash = hash(&last.bytes);
+        }
+        rows::put_meta(&meta, &mut table)?;
+        table.flush().map_err(failed("write to", path))?;
+        reached.rows_sum = reached.rows_sum.wrapping_add(table.sum());
+        if let Some(trimmed) = trimmed {
+            let gone = index::block_of(trimmed.through.next());
+            index::drop_blocks(&self.index, gone).map_err(failed("write to", path))?;
+        }
+        index::set_reached(&self.index, &reached).map_err(failed("write to", path))?;
+        Ok(reached)
+    }
+}
+
+/// Empties the index and fills it with the base of the log. The read transaction on the log is
+/// as long as copying the base takes; nothing is waited for in it.
+fn rebuild(log: &Connection, index: &Connection) -> rusqlite::Result<Reached> {
+    let snapshot = log.unchecked_transaction()?;
+    let trimmed = sqlite::trimmed(&snapshot)?;
+    let write = index.unchecked_transaction()?;
+    write.execute_batch("DELETE FROM row; DELETE FROM block; DELETE FROM reached;")?;
+    let mut reached = Reached::default();
+    if let Some(Trimmed { through, hash }) = trimmed {
+        let mut after = String::new();
+        loop {
+            let chunk = sqlite::base(&snapshot, &after, BASE_CHUNK)?;
+            let Some(last) = chunk.last() else { break };
+            after.clone_from(&last.key);
+            for base in &chunk {
+                let sum = index::put_row(&write, base)?;
+                reached.rows_sum = reached.rows_sum.wrapping_add(sum);
+            }
+        }
+        reached.rows = through;
+        reached.rows_hash = hash;
+        reached.blocks = Seq(through.0 / BLOCK * BLOCK);
+    }
+    index::set_reached(&write, &reached)?;
+    write.commit()?;
+    Ok(reached)
+}
+
+#[cfg(test)]
+mod tests;
