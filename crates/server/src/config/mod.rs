@@ -1,0 +1,389 @@
+//! The configuration: one TOML file, flags, environment variables, defaults.
+//!
+//! Everything is read and checked once, here: whoever has a [`Config`] has a legal one. A mistake
+//! is told with the place it was made at and the values that are accepted, and all of them at
+//! once. Keys that this release does not know are mistakes.
+//!
+//! Deliberately absent: what the settings do.
+
+mod args;
+mod errors;
+mod reload;
+mod rules;
+mod section;
+pub mod units;
+mod values;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use leasehold_guard::rules::Rules;
+use toml::de::DeTable;
+
+pub use self::args::ServeArgs;
+pub use self::errors::{ConfigError, ConfigErrors, Place};
+use self::errors::{Mistakes, Source};
+pub use self::reload::Reload;
+use self::section::{Found, Section};
+use self::values::Value;
+use crate::browser::Origin;
+
+/// Where the data is when nothing says otherwise.
+pub const DEFAULT_DATA: &str = "./leasehold-data";
+
+/// How callers are told apart.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum IdentityMode {
+    /// Not at all: everyone is `anonymous`, with every permission.
+    Anonymous,
+    /// By the API key that each presents.
+    Keys,
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LogLevel {
+    /// Nothing.
+    Off,
+    /// What needs somebody's attention.
+    Error,
+    /// And what may come to need it.
+    Warn,
+    /// And what the server does.
+    Info,
+    /// And each request.
+    Debug,
+    /// Everything, the libraries' own words included.
+    Trace,
+}
+
+/// How it is logged.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What bounds the server.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Limits {
+    /// The most live locks.
+    pub max_locks: u64,
+    /// The most parked acquires.
+    pub max_waiters: u64,
+    /// The most connections.
+    pub max_connections: usize,
+    /// The largest document, in bytes.
+    pub max_document: u64,
+    /// The largest head of a request (line and fields), in bytes.
+    pub max_header: usize,
+    /// The longest a request's head may take; also how long an idle HTTP/1.1 connection is kept.
+    pub header_timeout: Duration,
+    /// The longest silence within a request's body.
+    pub body_timeout: Duration,
+    /// How long a server that was told to stop lets running requests go on.
+    pub shutdown_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_locks: 10_000_000,
+            max_waiters: 100_000,
+            max_connections: 20_000,
+            max_document: 16 << 20,
+            max_header: 64 << 10,
+            header_timeout: Duration::from_secs(30),
+            body_timeout: Duration::from_secs(30),
+            shutdown_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// How much of the trail is kept.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Retention {
+    /// Events older than this are removed.
+    pub retain: Duration,
+    /// The oldest events are removed while the trail is larger than this many bytes; none: no
+    /// bound.
+    pub max_size: Option<u64>,
+}
+
+/// A legal configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Where to serve metrics and the dashboard to everyone.
+    pub admin_listen: Option<SocketAddr>,
+    /// The folder that everything is kept in.
+    pub data: PathBuf,
+    /// The prefix of the server's own space: one legal segment between two slashes.
+    pub prefix: String,
+    /// The suffix of the lock endpoints: a slash and one legal segment.
+    pub lock_suffix: String,
+    /// The origins whose pages may call the server.
+    pub cors_origins: Vec<Origin>,
+    /// How callers are told apart.
+    pub identity: IdentityMode,
+    /// What is logged.
+    pub log: LogLevel,
+    /// How it is logged.
+    pub log_format: LogFormat,
+    /// How long an acquire waits for writes on their way.
+    pub drain_wait: Duration,
+    /// What bounds the server.
+    pub limits: Limits,
+    /// How much of the trail is kept.
+    pub audit: Retention,
+    /// What holds for which resources.
+    pub rules: Arc<Rules>,
+    /// What it was read from, to read it again.
+    args: ServeArgs,
+}
+
+const KEYS: [&str; 13] = [
+    "listen",
+    "admin_listen",
+    "data",
+    "prefix",
+    "lock_suffix",
+    "cors_origins",
+    "log",
+    "log_format",
+    "drain_wait",
+    "identity",
+    "limits",
+    "audit",
+    "rule",
+];
+
+impl Config {
+    /// Reads and checks everything: the flags and variables in `args`, and the file they name.
+    ///
+    /// # Errors
+    /// Every mistake that was found.
+    pub fn load(args: &ServeArgs) -> Result<Self, ConfigErrors> {
+        let mut mistakes = Mistakes::default();
+        let text = match &args.config {
+            None => String::new(),
+            Some(path) => match std::fs::read_to_string(path) {
+                Ok(text) => text,
+                Err(error) => {
+                    let place = Place::WholeFile(path.clone());
+                    mistakes.add(&place, format!("cannot read the configuration file: {error}"));
+                    return Err(mistakes.into_errors());
+                }
+            },
+        };
+        Self::parse(args, args.config.as_deref(), &text)
+    }
+
+    /// Reads `text` as the file `path`; a mistake in the syntax hides all others.
+    fn parse(args: &ServeArgs, path: Option<&Path>, text: &str) -> Result<Self, ConfigErrors> {
+        let mut mistakes = Mistakes::default();
+        let source = Source { path: path.unwrap_or(Path::new("")), text };
+        let (table, broken) = DeTable::parse_recoverable(text);
+        for error in &broken {
+            let place = source.place(&error.span().unwrap_or_default());
+            mistakes.add(&place, format!("this is not TOML: {}", error.message()));
+        }
+        if !mistakes.is_empty() {
+            return Err(mistakes.into_errors());
+        }
+        let root = Section {
+            source: Some(source),
+            name: "",
+            table: Some(table.get_ref()),
+            args: Some(args),
+        };
+        let config = Self::read(args, &root, &mut mistakes);
+        if mistakes.is_empty() { Ok(config) } else { Err(mistakes.into_errors()) }
+    }
+
+    /// Reads every setting. What is mistaken has its default, and is not for use.
+    fn read(args: &ServeArgs, root: &Section<'_>, mistakes: &mut Mistakes) -> Self {
+        root.check_keys(&KEYS, mistakes);
+        let listen = root.read_or(
+            "listen",
+            SocketAddr::from(([127, 0, 0, 1], 7423)),
+            mistakes,
+            Value::address,
+        );
+        let admin_listen = root.read("admin_listen", mistakes, Value::address);
+        let prefix = root.read_or("prefix", "/-/".to_owned(), mistakes, Value::prefix);
+        let lock_suffix = root.read_or("lock_suffix", "/lock".to_owned(), mistakes, Value::suffix);
+        let identity = identity(root, &listen, admin_listen.as_ref(), mistakes);
+        check_addresses(&listen, admin_listen.as_ref(), mistakes);
+        check_names(&prefix, &lock_suffix, mistakes);
+        let data = root.read_or("data", DEFAULT_DATA.into(), mistakes, Value::folder);
+        let five_seconds = Duration::from_secs(5);
+        Self {
+            listen: listen.value,
+            admin_listen: admin_listen.map(|found| found.value),
+            data: data.value,
+            prefix: prefix.value,
+            lock_suffix: lock_suffix.value,
+            cors_origins: root.read_or("cors_origins", Vec::new(), mistakes, Value::origins).value,
+            identity,
+            log: root.read_or("log", LogLevel::Info, mistakes, log_level).value,
+            log_format: root.read_or("log_format", LogFormat::Text, mistakes, log_format).value,
+            drain_wait: root.read_or("drain_wait", five_seconds, mistakes, Value::duration).value,
+            limits: limits(root, mistakes),
+            audit: audit(root, mistakes),
+            rules: Arc::new(rules::read(root, mistakes)),
+            args: args.clone(),
+        }
+    }
+}
+
+fn identity(
+    root: &Section<'_>,
+    listen: &Found<SocketAddr>,
+    admin_listen: Option<&Found<SocketAddr>>,
+    mistakes: &mut Mistakes,
+) -> IdentityMode {
+    let section = root.table("identity", "identity.", mistakes);
+    section.check_keys(&["mode", "allow_remote_anonymous"], mistakes);
+    let mode = section.read_or("mode", IdentityMode::Anonymous, mistakes, |value| {
+        value.choice(&[("anonymous", IdentityMode::Anonymous), ("keys", IdentityMode::Keys)])
+    });
+    let allowed = section.read_or("allow_remote_anonymous", false, mistakes, Value::boolean).value;
+    if mode.value == IdentityMode::Anonymous && !allowed {
+        for (key, found) in [("listen", Some(listen)), ("admin_listen", admin_listen)] {
+            let Some(found) = found.filter(|found| !found.value.ip().is_loopback()) else {
+                continue;
+            };
+            let message = format!(
+                "`{key}`: {} can be reached from other machines, and without identity everyone \
+                 who reaches the server may do everything; use identity mode \"keys\" \
+                 (--identity keys), listen on 127.0.0.1, or allow it with \
+                 `allow_remote_anonymous = true` in [identity] (--allow-remote-anonymous)",
+                found.value
+            );
+            mistakes.add(&found.place, message);
+        }
+    }
+    mode.value
+}
+
+fn check_addresses(
+    listen: &Found<SocketAddr>,
+    admin_listen: Option<&Found<SocketAddr>>,
+    mistakes: &mut Mistakes,
+) {
+    let Some(admin) = admin_listen else { return };
+    if admin.value == listen.value && admin.value.port() != 0 {
+        let message = format!("`admin_listen`: {} is the address of `listen`", admin.value);
+        mistakes.add(&admin.place, message);
+    }
+}
+
+/// `/lock` would be the lock of `/` and the server's own space at once.
+fn check_names(prefix: &Found<String>, suffix: &Found<String>, mistakes: &mut Mistakes) {
+    if prefix.value.trim_end_matches('/') == suffix.value {
+        let set = if suffix.place == Place::Settings { prefix } else { suffix };
+        let message = "`prefix` and `lock_suffix` are the same segment; make them differ";
+        mistakes.add(&set.place, message);
+    }
+}
+
+fn log_level(value: Value<'_>) -> Result<LogLevel, String> {
+    value.choice(&[
+        ("off", LogLevel::Off),
+        ("error", LogLevel::Error),
+        ("warn", LogLevel::Warn),
+        ("info", LogLevel::Info),
+        ("debug", LogLevel::Debug),
+        ("trace", LogLevel::Trace),
+    ])
+}
+
+fn log_format(value: Value<'_>) -> Result<LogFormat, String> {
+    value.choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)])
+}
+
+fn limits(root: &Section<'_>, mistakes: &mut Mistakes) -> Limits {
+    let section = root.table("limits", "limits.", mistakes);
+    let keys = [
+        "max_locks",
+        "max_waiters",
+        "max_connections",
+        "max_document",
+        "max_header",
+        "header_timeout",
+        "body_timeout",
+        "shutdown_timeout",
+    ];
+    section.check_keys(&keys, mistakes);
+    let default = Limits::default();
+    let mut whole = |key, default, range: std::ops::RangeInclusive<u64>| {
+        section.read_or(key, default, mistakes, |value| value.whole(range.clone())).value
+    };
+    let max_locks = whole("max_locks", default.max_locks, 1..=1_000_000_000);
+    let max_waiters = whole("max_waiters", default.max_waiters, 0..=100_000_000);
+    let max_connections = whole("max_connections", default.max_connections as u64, 1..=1_000_000);
+    let mut size = |key, default, least: u64, most: u64| {
+        let read = |value: Value<'_>| match value.size()? {
+            bytes if (least..=most).contains(&bytes) => Ok(bytes),
+            bytes => Err(format!("{bytes} bytes is not from {least} to {most} bytes")),
+        };
+        section.read_or(key, default, mistakes, read).value
+    };
+    // The journal cannot keep a document of a gigabyte; hyper wants 8 KiB for a head.
+    let max_document = size("max_document", default.max_document, 1, 512 << 20);
+    let max_header = size("max_header", default.max_header as u64, 8 << 10, 1 << 20);
+    let mut timeout = |key, default| {
+        let read = |value: Value<'_>| match value.duration()? {
+            timeout if timeout >= Duration::from_millis(100) => Ok(timeout),
+            timeout => Err(format!("`{}` is shorter than 100ms", units::show(timeout))),
+        };
+        section.read_or(key, default, mistakes, read).value
+    };
+    Limits {
+        max_locks,
+        max_waiters,
+        max_connections: max_connections as usize,
+        max_document,
+        max_header: max_header as usize,
+        header_timeout: timeout("header_timeout", default.header_timeout),
+        body_timeout: timeout("body_timeout", default.body_timeout),
+        shutdown_timeout: section
+            .read_or("shutdown_timeout", default.shutdown_timeout, mistakes, Value::duration)
+            .value,
+    }
+}
+
+fn audit(root: &Section<'_>, mistakes: &mut Mistakes) -> Retention {
+    let section = root.table("audit", "audit.", mistakes);
+    section.check_keys(&["retain", "max_size"], mistakes);
+    let retain = |value: Value<'_>| match value.duration()? {
+        // How a lock ended is known for at least 24 h.
+        retain if retain >= Duration::from_secs(86_400) => Ok(retain),
+        retain => Err(format!("`{}` is shorter than 1d, the least", units::show(retain))),
+    };
+    let max_size = |value: Value<'_>| match value.size()? {
+        bytes if bytes >= 1 << 20 => Ok(bytes),
+        bytes => Err(format!("{bytes} bytes is less than 1MiB, the least")),
+    };
+    Retention {
+        retain: section
+            .read_or("retain", Duration::from_secs(400 * 86_400), mistakes, retain)
+            .value,
+        max_size: section.read("max_size", mistakes, max_size).map(|found| found.value),
+    }
+}
+
+/// Reads a configuration from this text, for tests elsewhere in the crate.
+#[cfg(test)]
+pub(crate) fn from_text(text: &str) -> Result<Config, ConfigErrors> {
+    Config::parse(&ServeArgs::default(), Some(Path::new("leasehold.toml")), text)
+}
+
+#[cfg(test)]
+mod tests;
