@@ -68,7 +68,7 @@ pub(super) static UNSUPPORTED_MEDIA_TYPE: Entry = Entry {
     retryable: Retryable::No,
     meaning: "The body is in a format that this request cannot use.",
     sent_when: &[
-        "`PATCH` has another media type than `application/merge-patch+json`, \
+        "`PATCH` has no media type, or another than `application/merge-patch+json`, \
          `application/json-patch+json` or `application/json`.",
         "`PATCH` names a document that is not JSON.",
         "The body of a write to a document is compressed (`Content-Encoding`).",

@@ -76,6 +76,8 @@ pub(super) static UNAVAILABLE: Entry = Entry {
     meaning: "The server cannot answer this now. It did not carry the request out.",
     sent_when: &[
         "The server is starting, or is shutting down.",
+        "As many connections are open as the server allows (`max_connections`); one more is told \
+         so and closed.",
         "The log cannot be written at the moment: then no write to a lockable resource is let \
          through, and no lock is granted. Reads pass.",
         "A lock was granted so late that its deadline had passed before it could be told; it has \

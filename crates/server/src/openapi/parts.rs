@@ -110,11 +110,13 @@ pub(super) fn responses() -> Map<String, Value> {
 const REQUEST_ID: &str = "^[A-Za-z0-9._:/+=@-]{1,128}$";
 const LOCK_TOKEN_FIELD: &str =
     "^<opaquelocktoken:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/lock_[A-Za-z0-9_-]{1,120}>$";
-const HTTP_DATE: &str = "^(Mon|Tue|Wed|Thu|Fri|Sat|Sun), [0-9]{2} \
-    (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT$";
+const HTTP_DATE: &str = "^(Mon|Tue|Wed|Thu|Fri|Sat|Sun), (0[1-9]|[12][0-9]|3[01]) \
+    (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) [0-9]{4} ([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9] GMT$";
 const ENTITY_TAGS: &str = r#"^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$"#;
-const MOMENT: &str = "^([0-9]{1,10}|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\
-    (\\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2}))$";
+const MOMENT: &str = "^([0-9]{1,10}|[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\
+    (\\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9]))$";
+/// Lists of an `If` field, each a parenthesis of conditions: a state token or an entity tag.
+const IF_LISTS: &str = r#"^\((Not )?(<[a-z]+:[A-Za-z0-9:/_-]+>|\[(W/)?"[!#-~]*"\])( (Not )?(<[a-z]+:[A-Za-z0-9:/_-]+>|\[(W/)?"[!#-~]*"\]))*\)$"#;
 /// One segment that is legal wherever it stands, and never the server's own space.
 const SEGMENT: &str = "^[A-Za-z0-9_~!$&'()*+,;=:@][A-Za-z0-9_~!$&'()*+,;=:@.-]*$";
 
@@ -197,8 +199,8 @@ pub(super) fn parameters() -> Map<String, Value> {
         "If",
         In::Header,
         "Conditions on tokens and entity tags (RFC 4918, section 10.4). Its tokens count as \
-         presented.",
-        json!({ "type": "string", "pattern": r"\(.+\)" }),
+         presented. (The schema describes lists without a resource tag.)",
+        json!({ "type": "string", "pattern": IF_LISTS }),
     );
     add(
         "Prefer",
@@ -206,7 +208,7 @@ pub(super) fn parameters() -> Map<String, Value> {
         In::Header,
         "`wait=SECONDS`: how long to wait for the lock (RFC 7240, section 4.3). Above the rule's \
          maximum, 30 s unless configured, it is cut to it. Other preferences are ignored.",
-        json!({ "type": "string", "examples": ["wait=10"] }),
+        json!({ "type": "string", "pattern": "^wait=[0-9]{1,3}$", "examples": ["wait=10"] }),
     );
     add(
         "wait",
@@ -214,7 +216,7 @@ pub(super) fn parameters() -> Map<String, Value> {
         In::Query,
         "How long to wait for the lock, in seconds; 0 is not to wait. Above the rule's maximum, \
          30 s unless configured, it is refused.",
-        json!({ "type": "number", "minimum": 0, "maximum": 30 }),
+        json!({ "type": "integer", "minimum": 0, "maximum": 30 }),
     );
     add(
         "Idempotency-Key",

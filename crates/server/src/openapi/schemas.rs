@@ -8,7 +8,14 @@ use super::parts::event_type;
 /// A lock token.
 pub(super) const TOKEN: &str = "^lock_[A-Za-z0-9_-]{1,120}$";
 /// A resource in its canonical form.
-pub(super) const RESOURCE: &str = "^(/|(/([A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-F]{2})+)+)$";
+pub(super) const RESOURCE: &str = concat!(
+    // Each segment, but `.` and `..`: bare characters, or escapes of the others in ASCII,
+    r"^(/|(/(?!\.{1,2}(/|$))([A-Za-z0-9._~!$&'()*+,;=:@-]|%(2[0235]|3[CEF]|5[BDE]|60|7[BCD])|",
+    // and of characters beyond it in UTF-8: of two bytes, three and four.
+    "%C2%[AB][0-9A-F]|%(C[3-9A-F]|D[0-9A-F])%[89AB][0-9A-F]|",
+    "%(E0%[AB]|E[1-9A-CEF]%[89AB]|ED%[89])[0-9A-F]%[89AB][0-9A-F]|",
+    "%(F0%[9AB]|F[1-3]%[89AB]|F4%8)[0-9A-F]%[89AB][0-9A-F]%[89AB][0-9A-F])+)+)$",
+);
 /// A lock id, for examples.
 pub(super) const LOCK_ID: &str = "0193b0a5-2f6e-7c3a-9d41-5b8f3c2e7a10";
 /// A time, for examples.
@@ -323,6 +330,9 @@ fn freeze() -> Value {
             "reason": { "type": "string" },
             "since": of("Time"),
             "until": of("Time"),
+            "writes_in_flight": { "type": "integer", "minimum": 0,
+                "description": "In the answer that freezes: how many writes were still under way \
+                                when the wait for them was over." },
         },
         "examples": [{
             "resource": "/v1/flags", "by": "carol", "reason": "Release freeze", "since": TIME,
