@@ -79,7 +79,7 @@ pub(super) struct Counters {
 
 /// Opens the file for the one writer, makes or checks its schema, and brings everything that it
 /// has to stable storage.
-pub(super) fn open_writer(path: &Path) -> Result<(Connection, Counters), OpenError> {
+pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     let storage = |source| OpenError::Storage { path: path.to_owned(), source };
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
@@ -98,8 +98,7 @@ pub(super) fn open_writer(path: &Path) -> Result<(Connection, Counters), OpenErr
     if busy {
         return Err(OpenError::Busy { path: path.to_owned() });
     }
-    let counters = counters(&connection).map_err(storage)?;
-    Ok((connection, counters))
+    Ok(connection)
 }
 
 /// Opens the file for reading. It must exist.
@@ -168,10 +167,10 @@ fn create_schema(connection: &mut Connection) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-fn counters(connection: &Connection) -> rusqlite::Result<Counters> {
-    connection.query_row("SELECT version, modified_ms FROM counters", [], |row| {
-        Ok(Counters { version: row.get(0)?, modified: WallTime(row.get(1)?) })
-    })
+pub(super) fn counters(connection: &Connection) -> rusqlite::Result<Counters> {
+    connection
+        .prepare_cached("SELECT version, modified_ms FROM counters")?
+        .query_row([], |row| Ok(Counters { version: row.get(0)?, modified: WallTime(row.get(1)?) }))
 }
 
 pub(super) fn save_counters(connection: &Connection, counters: Counters) -> rusqlite::Result<()> {
@@ -356,7 +355,7 @@ mod tests {
     #[test]
     fn a_child_is_found_with_one_range_seek_of_the_index() {
         let folder = tempfile::tempdir().unwrap();
-        let (connection, _) = open_writer(&folder.path().join("documents.db")).unwrap();
+        let connection = open_writer(&folder.path().join("documents.db")).unwrap();
         let plan: String = connection
             .query_row(
                 "EXPLAIN QUERY PLAN SELECT version, key FROM documents

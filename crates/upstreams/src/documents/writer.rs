@@ -72,7 +72,7 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn start(path: PathBuf) -> Result<Self, OpenError> {
-        let (connection, counters) = store::open_writer(&path)?;
+        let connection = store::open_writer(&path)?;
         let (jobs, queue) = mpsc::channel(QUEUE);
         #[cfg(test)]
         let max_pages = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(u32::MAX - 1));
@@ -80,7 +80,7 @@ impl Writer {
         let commits = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let mut desk = Desk {
             path,
-            open: Some((connection, counters)),
+            open: Some(connection),
             #[cfg(test)]
             max_pages: max_pages.clone(),
             #[cfg(test)]
@@ -179,7 +179,7 @@ enum GroupError {
 struct Desk {
     path: PathBuf,
     /// None after a failure, until it could be opened again.
-    open: Option<(Connection, Counters)>,
+    open: Option<Connection>,
     #[cfg(test)]
     max_pages: std::sync::Arc<std::sync::atomic::AtomicU32>,
     #[cfg(test)]
@@ -210,10 +210,10 @@ impl Desk {
         self.reopen();
         #[cfg(test)]
         self.prepare_test();
-        let Some((connection, counters)) = &mut self.open else {
+        let Some(connection) = &mut self.open else {
             return Err(StorageFailure::NotDone);
         };
-        if let Err(error) = commit(connection, counters, group) {
+        if let Err(error) = commit(connection, group) {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
                 path = %self.path.display(),
@@ -231,9 +231,9 @@ impl Desk {
             return;
         }
         match store::open_writer(&self.path) {
-            Ok(open) => {
+            Ok(connection) => {
                 tracing::info!(path = %self.path.display(), "the documents are open again");
-                self.open = Some(open);
+                self.open = Some(connection);
             }
             Err(error) => tracing::error!(
                 error = &error as &dyn std::error::Error,
@@ -246,27 +246,25 @@ impl Desk {
     fn prepare_test(&self) {
         self.commits.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let pages = self.max_pages.load(std::sync::atomic::Ordering::SeqCst);
-        if let Some((connection, _)) = &self.open {
+        if let Some(connection) = &self.open {
             connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).unwrap();
         }
     }
 }
 
-fn commit(
-    connection: &mut Connection,
-    counters: &mut Counters,
-    group: &mut [Box<dyn Job>],
-) -> Result<(), GroupError> {
-    let before = *counters;
+fn commit(connection: &mut Connection, group: &mut [Box<dyn Job>]) -> Result<(), GroupError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Read anew each time, so that nothing is remembered here that a failed group made up.
+    let before = store::counters(&transaction)?;
+    let mut counters = before;
     for job in group {
-        let mut txn = Txn { connection: &transaction, counters };
+        let mut txn = Txn { connection: &transaction, counters: &mut counters };
         // A panic is our bug. It must not take the thread, and all later writes, with it; the
         // whole group fails, because how far the job came is not known.
         catch_unwind(AssertUnwindSafe(|| job.run(&mut txn))).map_err(|_| GroupError::Panic)??;
     }
-    if *counters != before {
-        store::save_counters(&transaction, *counters)?;
+    if counters != before {
+        store::save_counters(&transaction, counters)?;
     }
     transaction.commit()?;
     Ok(())

@@ -155,3 +155,35 @@ fn an_incarnation_is_eight_hexadecimal_digits() {
         assert!(matches!(opened, Err(OpenError::Incarnation(_))), "{bad}");
     }
 }
+
+#[tokio::test]
+async fn wherever_the_disk_is_full_what_was_acknowledged_is_there_and_the_rest_is_not() {
+    let bench = Bench::new();
+    let mut tags = std::collections::HashMap::new();
+    let mut refused = 0;
+    for pages in (6..60).chain([1_000_000]) {
+        bench.documents.writer.max_pages.store(pages, Ordering::SeqCst);
+        for size in [10, 3_000, 9_000] {
+            let path = format!("/{pages}/{size}");
+            let text = [("content-type", "text/plain")];
+            let seen = bench.send("PUT", &path, &text, &"x".repeat(size)).await;
+            match seen.status {
+                201 => assert_eq!(tags.insert(seen.etag(), path), None),
+                status => {
+                    assert_eq!((status, seen.header("retry-after")), (503, Some("1")));
+                    refused += 1;
+                }
+            }
+        }
+    }
+    assert!(refused > 10 && tags.len() > 10, "{refused} {}", tags.len());
+    let bench = bench.reopened(INCARNATION);
+    for pages in (6..60).chain([1_000_000]) {
+        for size in [10, 3_000, 9_000] {
+            let path = format!("/{pages}/{size}");
+            let seen = bench.get(&path).await;
+            let etag = tags.iter().find(|(_, at)| **at == path).map(|(etag, _)| etag.as_str());
+            assert_eq!(seen.header("etag"), etag, "{path}");
+        }
+    }
+}

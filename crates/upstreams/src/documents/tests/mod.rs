@@ -3,6 +3,7 @@
 mod batches;
 mod failures;
 mod model;
+mod odd;
 mod reads;
 mod targets;
 mod writes;
