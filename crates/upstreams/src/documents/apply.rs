@@ -9,13 +9,13 @@ use http::Response;
 use leasehold_core::ids::Seq;
 use leasehold_core::resource::Resource;
 use leasehold_problems::Problem;
-use serde_json::Value;
 
 use super::Settings;
 use super::answer::{self, Shown};
 use super::key::Key;
 use super::media::MediaType;
-use super::patch::{Patch, PatchError};
+use super::patch::Patch;
+use super::patching::{self, Ahead};
 use super::plan::{Below, Change, Content, Plan};
 use super::preconditions::{Access, Current, Verdict};
 use super::store::{self, Meta, NewVersion};
@@ -51,7 +51,7 @@ pub(super) fn apply(
     let applied = match &plan.change {
         Change::Put(content) => write.put(content),
         Change::Post { child, content, .. } => write.post(child, content),
-        Change::Patch(patch) => write.patch(patch),
+        Change::Patch { patch, ahead, .. } => write.patch(patch, ahead.as_ref()),
         Change::Delete { below } => write.delete(*below),
     }?;
     if matches!(applied, Applied::Done(_)) {
@@ -105,51 +105,25 @@ impl Write<'_, '_> {
         Ok(Applied::Done(answer::created(&shown, child)))
     }
 
-    fn patch(&mut self, patch: &Patch) -> rusqlite::Result<Applied> {
+    fn patch(&mut self, patch: &Patch, ahead: Option<&Ahead>) -> rusqlite::Result<Applied> {
         let resource = &self.plan.resource;
+        let connection = self.txn.connection;
         let key = Key::of(resource);
-        let Some(before) = store::meta(self.txn.connection, &key)? else {
+        let Some(before) = store::meta(connection, &key)? else {
             return Ok(Applied::Refused(Step::State, answer::not_found(resource)));
         };
-        let media_type = MediaType::stored(&before.media_type);
-        let not_json = || {
-            answer::unsupported_patch(format!(
-                "{resource} is no JSON document that can be patched."
-            ))
+        let outcome =
+            patching::outcome(connection, self.settings, resource, &before, patch, ahead)?;
+        let body = match outcome {
+            Ok(body) => body,
+            Err((step, problem)) => return Ok(Applied::Refused(step, problem)),
         };
-        if !media_type.is_json() {
-            return Ok(Applied::Refused(Step::Body, not_json()));
-        }
-        let body = store::body(self.txn.connection, &key)?.unwrap_or_default();
-        // A JSON text can be valid and still have no value here: a number beyond the range.
-        let Ok(mut value) = serde_json::from_slice::<Value>(&body) else {
-            return Ok(Applied::Refused(Step::Body, not_json()));
-        };
-        drop(body);
-        let limit = self.settings.max_document;
-        match patch.apply(&mut value, limit) {
-            Ok(()) => {}
-            Err(PatchError::Conflict { operation, pointer, reason }) => {
-                let problem = answer::patch_conflict(operation, &pointer, reason);
-                return Ok(Applied::Refused(Step::State, problem));
-            }
-            Err(PatchError::TooLarge) => {
-                let problem = answer::too_large("What the patch makes of the document", limit);
-                return Ok(Applied::Refused(Step::Body, problem));
-            }
-        }
-        let body = serde_json::to_vec(&value)
-            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-        drop(value);
-        if limit < body.len() {
-            let problem = answer::too_large("The patched document", limit);
-            return Ok(Applied::Refused(Step::Body, problem));
-        }
         if let Err(problem) = self.judge(Some(&before), Children::DoNotCount) {
             return Ok(Applied::Refused(Step::Preconditions, problem));
         }
+        let media_type = MediaType::stored(&before.media_type);
         let shown = self.store(&key, &media_type, &body)?;
-        Ok(Applied::Done(answer::patched(&shown, media_type.as_str(), resource, body.into())))
+        Ok(Applied::Done(answer::patched(&shown, media_type.as_str(), resource, body)))
     }
 
     fn delete(&mut self, below: Below) -> rusqlite::Result<Applied> {

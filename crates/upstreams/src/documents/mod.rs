@@ -20,6 +20,7 @@ mod key;
 mod listing;
 mod media;
 mod patch;
+mod patching;
 mod plan;
 mod preconditions;
 mod query;
@@ -49,6 +50,7 @@ use self::answer::Shown;
 use self::apply::Applied;
 use self::batch::Carried;
 use self::listing::Question;
+use self::plan::Change;
 use self::preconditions::Conditions;
 use self::query::Query;
 use self::reader::Readers;
@@ -249,13 +251,20 @@ impl Documents {
 
     async fn apply(
         &self,
-        plan: Plan,
+        mut plan: Plan,
         covers: &(dyn Fn(&Target) -> bool + Sync),
         admission: Option<Seq>,
     ) -> Execution<Plan> {
         let admitted: Vec<_> =
             plan.possible().into_iter().filter(|target| covers(target)).collect();
         let settings = self.settings.clone();
+        if matches!(plan.change, Change::Patch { .. }) {
+            let known = settings.clone();
+            plan = match self.readers.ask(move |from| patching::ahead(from, &known, plan)).await {
+                Ok(plan) => plan,
+                Err(failure) => return Execution::Ended(Err(answer::storage(failure))),
+            };
+        }
         let job = self.writer.submit(move |txn| {
             // Step 3 comes first: what would be refused by the state may be locked.
             let needed = plan.needed(txn.connection)?;
@@ -350,6 +359,10 @@ impl Upstream for Documents {
 
     fn targets<'a>(&'a self, plan: &'a Plan) -> BoxFuture<'a, Vec<Target>> {
         Box::pin(async move {
+            // What a patch changes does not depend on what is there.
+            if matches!(plan.change, Change::Patch { .. }) {
+                return plan.possible();
+            }
             // A clone of a plan shares its body.
             let asked = plan.clone();
             match self.readers.ask(move |connection| asked.needed(connection)).await {

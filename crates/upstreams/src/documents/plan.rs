@@ -23,6 +23,7 @@ use super::answer;
 use super::key::Key;
 use super::media::{self, MediaType};
 use super::patch::{Kind, Patch};
+use super::patching::Ahead;
 use super::preconditions::Conditions;
 use super::query::Query;
 use super::store;
@@ -43,7 +44,7 @@ pub struct Plan {
 pub(super) enum Change {
     Put(Content),
     Post { child: Resource, naming: Naming, content: Content },
-    Patch(Patch),
+    Patch { patch: Patch, length: usize, ahead: Option<Ahead> },
     Delete { below: Below },
 }
 
@@ -169,7 +170,8 @@ impl Plan {
             Method::POST => post(settings, &resource, Content::read(&head.headers, body)?)?,
             Method::PATCH => {
                 let kind = Kind::of(MediaType::of(&head.headers)?.as_ref())?;
-                Change::Patch(Patch::parse(kind, &body)?)
+                let patch = Patch::parse(kind, &body)?;
+                Change::Patch { patch, length: body.len(), ahead: None }
             }
             Method::DELETE => {
                 let below = match query.recursive {
@@ -199,7 +201,7 @@ impl Plan {
                 targets.push(Target::Content(child.clone()));
                 appearing(connection, child, &mut targets)?;
             }
-            Change::Patch(_) => targets.push(Target::Content(resource.clone())),
+            Change::Patch { .. } => targets.push(Target::Content(resource.clone())),
             Change::Delete { .. } => {
                 targets.push(Target::Subtree(resource.clone()));
                 vanishing(connection, resource, &mut targets)?;
@@ -222,7 +224,7 @@ impl Plan {
                 let contents = [Target::Content(resource.clone()), Target::Content(child.clone())];
                 contents.into_iter().chain(lists_above(child)).collect()
             }
-            Change::Patch(_) => vec![Target::Content(resource.clone())],
+            Change::Patch { .. } => vec![Target::Content(resource.clone())],
             Change::Delete { .. } => std::iter::once(Target::Subtree(resource.clone()))
                 .chain(lists_above(resource))
                 .collect(),

@@ -198,6 +198,30 @@ async fn patch_changes_what_is_there() {
 }
 
 #[tokio::test]
+async fn large_patches_that_meet_are_each_applied_to_what_the_other_made() {
+    let bench = Arc::new(Bench::new());
+    let filler = "x".repeat(100_000);
+    bench.put("/x", &format!(r#"{{"filler":"{filler}","list":[]}}"#)).await;
+    let patches: Vec<_> = (0..20)
+        .map(|n| {
+            let bench = bench.clone();
+            tokio::spawn(async move {
+                let add = format!(r#"[{{"op":"add","path":"/list/-","value":{n}}}]"#);
+                bench.send("PATCH", "/x", &[JSON_PATCH], &add).await.status
+            })
+        })
+        .collect();
+    for patch in patches {
+        assert_eq!(patch.await.unwrap(), 200);
+    }
+    let list = bench.get("/x").await.json()["list"].clone();
+    let mut numbers: Vec<_> =
+        list.as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..20).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn delete_takes_children_only_when_asked() {
     let bench = Bench::new();
     for path in ["/c", "/c/b/x", "/c/a", "/c/d", "/cc"] {
