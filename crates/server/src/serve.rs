@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 
+use anyhow::Context as _;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use leasehold_guard::body::{self, Body};
@@ -16,7 +17,8 @@ use crate::listener::{Listener, Settings};
 /// When the server cannot start.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
     crate::log::init(config.log, config.log_format)?;
-    let listener = Listener::bind(config.listen, Settings::of(&config))?;
+    let listener = Listener::bind(config.listen, Settings::of(&config))
+        .with_context(|| format!("cannot listen on {}", config.listen))?;
     tracing::info!("listening on http://{}", listener.local_addr());
     let stop = CancellationToken::new();
     let stopped = stop.clone();
