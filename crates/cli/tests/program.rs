@@ -1,4 +1,5 @@
 //! The program as its users run it.
+#![expect(clippy::unwrap_used, reason = "the helpers of a test may panic like the test")]
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
