@@ -27,7 +27,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "ADDRESS", env = "LEASEHOLD_LISTEN")]
     pub listen: Option<String>,
 
-    /// Serve metrics and the dashboard on this address too, to whoever reaches it
+    /// Serve metrics on this address too, to whoever reaches it
     ///
     /// Keep it where only operators are: what is served there needs no key.
     #[arg(long, value_name = "ADDRESS", env = "LEASEHOLD_ADMIN_LISTEN")]
