@@ -192,6 +192,14 @@ impl LockTable {
         table
     }
 
+    /// Open admissions whose write is not on its way any more: their end was never written down.
+    #[must_use]
+    pub fn orphaned_admissions(&self) -> Vec<OpenAdmission> {
+        let on_their_way: std::collections::BTreeSet<Seq> =
+            self.pins.values().flat_map(|pin| pin.locks.iter().map(|(_, seq)| *seq)).collect();
+        self.state.open_admissions().filter(|open| !on_their_way.contains(&open.seq)).cloned().collect()
+    }
+
     /// Closes an admission that was open when the engine started.
     pub fn close_open(&mut self, open: &OpenAdmission, result: WriteResult, now: Now) {
         let body = EventBody::WriteCompleted {

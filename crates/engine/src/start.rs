@@ -1,0 +1,337 @@
+//! Starting and stopping an engine.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use leasehold_core::event::{Event, EventBody, Origin, RecoveryCause, WriteResult};
+use leasehold_core::ids::Fence;
+use leasehold_core::lock::OpenAdmission;
+use leasehold_core::state::State;
+use leasehold_core::table::{LockTable, TableLimits};
+use leasehold_journal::StoreError;
+use leasehold_journal::folder::DataFolder;
+use leasehold_journal::follower::{self, Follower, FollowerHandle, LoadError, LoadReport, Loaded};
+use leasehold_journal::log::sqlite::{LogOptions, OpenError, SqliteLog};
+use leasehold_journal::log::{Group, Head, Log, LogError, Retention};
+use tokio::sync::{Notify, watch};
+
+use crate::clock::{Clock, LeaseClock};
+use crate::committer::Committer;
+use crate::engine::{Core, Engine, EngineError, Serving, Shared};
+use crate::refusals::Refusals;
+use crate::token::{TokenKeyError, TokenKeys};
+
+/// Learns what the journal does; for metrics.
+pub trait Observer: Send + Sync + 'static {
+    /// A group was committed.
+    fn committed(&self, events: &[Event], took: Duration, head: &Head);
+    /// The log stopped (`true`) or began again (`false`) to work.
+    fn recovering(&self, recovering: bool);
+}
+
+impl Observer for () {
+    fn committed(&self, _: &[Event], _: Duration, _: &Head) {}
+    fn recovering(&self, _: bool) {}
+}
+
+/// How an engine is set up.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// Limits of the table.
+    pub limits: TableLimits,
+    /// How much of the trail is kept.
+    pub retention: Retention,
+    /// Where the token secrets are; none: `token.key` in the data folder.
+    pub token_key: Option<PathBuf>,
+    /// How the log is opened.
+    pub log: LogOptions,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            limits: TableLimits::default(),
+            retention: Retention { max_age_ms: Some(400 * 24 * 60 * 60 * 1000), max_bytes: None },
+            token_key: None,
+            log: LogOptions::default(),
+        }
+    }
+}
+
+/// Why an engine did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The log could not be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The lock table could not be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The log failed.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The follower could not be started.
+    #[error(transparent)]
+    Follower(#[from] StoreError),
+    /// The token secrets could not be read or made.
+    #[error(transparent)]
+    Tokens(#[from] TokenKeyError),
+    /// The journal's thread could not be started.
+    #[error("cannot start the journal's thread")]
+    Thread(#[source] std::io::Error),
+}
+
+/// An engine that has its table and does not take commands yet.
+pub struct Loading {
+    log: SqliteLog,
+    folder: DataFolder,
+    state: State,
+    cause: RecoveryCause,
+    incarnation: Arc<str>,
+    fence_floor: Fence,
+    options: EngineOptions,
+    seed: u64,
+    /// What the start was made of.
+    pub report: LoadReport,
+}
+
+/// A running engine's threads: what stops it.
+pub struct Running {
+    engine: Engine,
+    journal: Option<JoinHandle<()>>,
+    follower: Option<Follower>,
+    retention: Arc<Mutex<Retention>>,
+}
+
+/// By how much a restore raises the fences: more than were granted after the backup was made.
+pub const RESTORE_FENCES: u64 = 1 << 32;
+
+impl Loading {
+    /// Opens the log of a data folder and loads the lock table.
+    ///
+    /// # Errors
+    /// When the log cannot be opened or read.
+    pub fn open(folder: DataFolder, options: EngineOptions) -> Result<Self, StartError> {
+        let (mut log, opened) = SqliteLog::open(&folder, options.log)?;
+        let seed = u64::from_le_bytes(random::<8>()?);
+        let mut state = State::new(seed);
+        let report = follower::load(&folder, &mut log, &mut |loaded| match loaded {
+            Loaded::Row(row) => state.load(row),
+            Loaded::Event(event) => state.apply(&event),
+        })?;
+        let mut fence_floor = state.fence();
+        let mut incarnation = state.incarnation().clone();
+        let cause = if opened.restored {
+            fence_floor = Fence(fence_floor.0 + RESTORE_FENCES);
+            RecoveryCause::Restored
+        } else if opened.created || incarnation.is_empty() {
+            RecoveryCause::Created
+        } else if opened.clean {
+            RecoveryCause::CleanStart
+        } else {
+            RecoveryCause::Crash
+        };
+        if matches!(cause, RecoveryCause::Restored | RecoveryCause::Created) {
+            incarnation = Arc::from(hex_of(&random::<8>()?));
+        }
+        Ok(Self { log, folder, state, cause, incarnation, fence_floor, options, seed, report })
+    }
+
+    /// The incarnation that tokens and entity tags are bound to, in hexadecimal.
+    #[must_use]
+    pub fn incarnation(&self) -> &str {
+        &self.incarnation
+    }
+
+    /// Why this start writes `recovered`.
+    #[must_use]
+    pub fn cause(&self) -> RecoveryCause {
+        self.cause
+    }
+
+    /// Starts to take commands. `classify` learns how a write under a lock ended that was on its
+    /// way when the process before this one ended.
+    ///
+    /// Everything that the start itself has to say is durable when this returns.
+    ///
+    /// # Errors
+    /// When the log fails, or a thread cannot be started.
+    pub fn start(
+        mut self,
+        clock: Arc<dyn Clock>,
+        observer: Arc<dyn Observer>,
+        classify: Arc<dyn Fn(&OpenAdmission) -> WriteResult + Send + Sync>,
+    ) -> Result<Running, StartError> {
+        let token_key =
+            self.options.token_key.clone().unwrap_or_else(|| self.folder.path().join("token.key"));
+        let tokens = TokenKeys::open(&token_key, &self.incarnation)?;
+        let head = self.log.head();
+        let mut lease = LeaseClock::standing_at(head.lease.max(self.state.lease()));
+        lease.run(clock.monotonic());
+        let mut table = LockTable::new(self.state, self.options.limits, self.seed);
+        let now =
+            leasehold_core::time::Now { lease: lease.read(clock.monotonic()), wall: clock.wall() };
+        let body = EventBody::Recovered {
+            cause: self.cause,
+            incarnation: self.incarnation.clone(),
+            fence_floor: self.fence_floor,
+        };
+        table.record(body, Origin::default(), now);
+        for open in table.orphaned_admissions() {
+            let result = classify(&open);
+            table.close_open(&open, result, now);
+        }
+        let events = table.take_events();
+        self.log.append(&Group { events: &events, lease: now.lease })?;
+        let head = self.log.head();
+        let follower = Follower::spawn(&self.folder, head.seq)?;
+        let shared = Arc::new(Shared {
+            core: Mutex::new(Core {
+                table,
+                lease,
+                serving: Serving::Yes,
+                epoch: 0,
+                group: Vec::new(),
+                parked: std::collections::HashMap::new(),
+                awaiting: std::collections::VecDeque::new(),
+                ended_meanwhile: Vec::new(),
+                refusals: Refusals::default(),
+            }),
+            work: Condvar::new(),
+            durable: AtomicU64::new(head.seq.0),
+            epoch: AtomicU64::new(0),
+            settle: Notify::new(),
+            timer: Notify::new(),
+            next_deadline: AtomicU64::new(u64::MAX),
+            durable_watch: watch::Sender::new(head.seq),
+            tokens,
+            clock,
+            incarnation: self.incarnation,
+            stop: AtomicBool::new(false),
+        });
+        let retention = Arc::new(Mutex::new(self.options.retention));
+        let committer = Committer {
+            shared: Arc::clone(&shared),
+            log: Box::new(self.log),
+            folder: self.folder,
+            follower: follower.handle(),
+            observer,
+            retention: Arc::clone(&retention),
+            classify,
+            seed: self.seed,
+            limits: self.options.limits,
+            trimmed: false,
+            trim_at: Instant::now(),
+            reading_at: Instant::now(),
+        };
+        let journal = std::thread::Builder::new()
+            .name("leasehold-journal".to_owned())
+            .spawn(move || {
+                let outcome =
+                    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| committer.run()));
+                if outcome.is_err() {
+                    tracing::error!("a panic in the journal: the process ends");
+                    std::process::abort();
+                }
+            })
+            .map_err(StartError::Thread)?;
+        Ok(Running {
+            engine: Engine { shared },
+            journal: Some(journal),
+            follower: Some(follower),
+            retention,
+        })
+    }
+}
+
+impl Running {
+    /// The engine.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// How far the index has come; for metrics.
+    #[must_use]
+    pub fn follower(&self) -> Option<FollowerHandle> {
+        self.follower.as_ref().map(Follower::handle)
+    }
+
+    /// Changes how much of the trail is kept.
+    pub fn set_retention(&self, retention: Retention) {
+        *self.retention.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = retention;
+    }
+
+    /// Stops: commands are refused from now on, what has gathered is committed, and the shutdown
+    /// is marked as clean. Blocks until the threads have ended.
+    pub fn stop(mut self) {
+        self.join();
+    }
+
+    fn join(&mut self) {
+        let Some(journal) = self.journal.take() else { return };
+        self.engine.refuse_new();
+        let shared = &self.engine.shared;
+        {
+            let mut core = shared.lock();
+            if core.serving != Serving::Recovering {
+                let finished = core.refusals.flush();
+                shared.decide_in(&mut core, |core, now| {
+                    for body in finished {
+                        core.table.record(body, Origin::default(), now);
+                    }
+                });
+            }
+            shared.stop.store(true, Ordering::Release);
+            shared.work.notify_one();
+        }
+        if journal.join().is_err() {
+            tracing::error!("the journal's thread has panicked");
+        }
+        shared.settle.notify_one();
+        if let Some(follower) = self.follower.take() {
+            follower.stop();
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.join();
+    }
+}
+
+impl Engine {
+    /// Refuses new commands and answers whatever is parked with
+    /// [`EngineError::ShuttingDown`]; writes on their way may still end.
+    pub fn refuse_new(&self) {
+        let parked = {
+            let mut core = self.shared.lock();
+            if core.serving == Serving::Yes {
+                core.serving = Serving::Stopping;
+            }
+            std::mem::take(&mut core.parked)
+        };
+        for (_, parked) in parked {
+            let _ = parked.send(Err(EngineError::ShuttingDown));
+        }
+    }
+}
+
+fn random<const N: usize>() -> Result<[u8; N], TokenKeyError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|_| TokenKeyError::Randomness)?;
+    Ok(bytes)
+}
+
+fn hex_of(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

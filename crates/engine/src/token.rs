@@ -1,0 +1,256 @@
+//! Lock tokens: made from what the table knows, and a secret. They are not stored.
+//!
+//! A token is `lock_` and, in base64url, the id of the secret, the lock id, the fence, and an
+//! HMAC-SHA256 over them and the incarnation. Whoever reads a backup or the trail can use no
+//! token; whoever reads `token.key` can.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit, Mac};
+use leasehold_core::command::Presented;
+use leasehold_core::ids::{Fence, LockId};
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+use subtle::ConstantTimeEq;
+
+/// What every token begins with.
+pub const PREFIX: &str = "lock_";
+
+/// The longest token, in characters after the prefix.
+pub const MAX_CHARACTERS: usize = 120;
+
+const CLAIMS: usize = 2 + 16 + 8;
+const SEAL: usize = 32;
+
+/// The secrets that seal tokens: the current one, and earlier ones that still verify.
+pub struct TokenKeys {
+    incarnation: String,
+    keys: Vec<Key>,
+}
+
+struct Key {
+    id: u16,
+    mac: Hmac<Sha256>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct KeyFile {
+    keys: Vec<KeyEntry>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct KeyEntry {
+    id: u16,
+    secret: String,
+    /// Milliseconds since 1970; set when a newer key took its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retired_at: Option<i64>,
+}
+
+/// Why the token secrets could not be read or made.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenKeyError {
+    /// The file could not be read or written.
+    #[error("cannot {action} the token secrets in {}", path.display())]
+    Io {
+        /// What was attempted.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What went wrong.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("{} is no file of token secrets", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The operating system gave no randomness.
+    #[error("the operating system gave no randomness")]
+    Randomness,
+}
+
+impl TokenKeys {
+    /// Reads the secrets from `path`, or makes them there (0600) if there are none.
+    ///
+    /// # Errors
+    /// When the file cannot be read, written or understood.
+    pub fn open(path: &Path, incarnation: &str) -> Result<Self, TokenKeyError> {
+        let file = match fs::read(path) {
+            Ok(bytes) => serde_json::from_slice::<KeyFile>(&bytes)
+                .map_err(|_| TokenKeyError::Damaged { path: path.to_owned() })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let file = KeyFile { keys: vec![fresh(1)?] };
+                write(path, &file)?;
+                file
+            }
+            Err(source) => {
+                return Err(TokenKeyError::Io { action: "read", path: path.to_owned(), source });
+            }
+        };
+        Self::from_file(&file, incarnation)
+            .ok_or_else(|| TokenKeyError::Damaged { path: path.to_owned() })
+    }
+
+    /// Puts a new secret in front of those in `path`, and drops those that were retired longer
+    /// than `keep_ms` before `now_ms`. A running server uses it from its next start on.
+    ///
+    /// # Errors
+    /// When the file cannot be read, written or understood.
+    pub fn rotate(path: &Path, now_ms: i64, keep_ms: i64) -> Result<u16, TokenKeyError> {
+        let bytes = fs::read(path).map_err(|source| TokenKeyError::Io {
+            action: "read",
+            path: path.to_owned(),
+            source,
+        })?;
+        let mut file: KeyFile = serde_json::from_slice(&bytes)
+            .map_err(|_| TokenKeyError::Damaged { path: path.to_owned() })?;
+        let id = file.keys.iter().map(|key| key.id).max().unwrap_or(0).wrapping_add(1);
+        for key in &mut file.keys {
+            key.retired_at.get_or_insert(now_ms);
+        }
+        file.keys.retain(|key| key.retired_at.is_none_or(|at| now_ms.saturating_sub(at) < keep_ms));
+        file.keys.insert(0, fresh(id)?);
+        write(path, &file)?;
+        Ok(id)
+    }
+
+    /// Secrets made of `seed`, for tests: never for a server.
+    #[must_use]
+    pub fn for_tests(seed: u8, incarnation: &str) -> Self {
+        let entry =
+            KeyEntry { id: 1, secret: URL_SAFE_NO_PAD.encode([seed; 32]), retired_at: None };
+        Self::from_file(&KeyFile { keys: vec![entry] }, incarnation)
+            .unwrap_or_else(|| Self { incarnation: incarnation.to_owned(), keys: Vec::new() })
+    }
+
+    fn from_file(file: &KeyFile, incarnation: &str) -> Option<Self> {
+        let mut keys = Vec::with_capacity(file.keys.len());
+        for entry in &file.keys {
+            let secret = URL_SAFE_NO_PAD.decode(&entry.secret).ok()?;
+            if secret.len() < 32 {
+                return None;
+            }
+            keys.push(Key { id: entry.id, mac: Hmac::new_from_slice(&secret).ok()? });
+        }
+        (!keys.is_empty()).then(|| Self { incarnation: incarnation.to_owned(), keys })
+    }
+
+    /// The token of a grant.
+    #[must_use]
+    pub fn mint(&self, lock_id: LockId, fence: Fence) -> String {
+        self.keys.first().map(|key| self.seal(key, lock_id, fence)).unwrap_or_default()
+    }
+
+    fn seal(&self, key: &Key, lock_id: LockId, fence: Fence) -> String {
+        let mut bytes = [0; CLAIMS + SEAL];
+        bytes[..2].copy_from_slice(&key.id.to_be_bytes());
+        bytes[2..18].copy_from_slice(lock_id.0.as_bytes());
+        bytes[18..CLAIMS].copy_from_slice(&fence.0.to_be_bytes());
+        let mut mac = key.mac.clone();
+        mac.update(&bytes[..CLAIMS]);
+        mac.update(self.incarnation.as_bytes());
+        bytes[CLAIMS..].copy_from_slice(&mac.finalize().into_bytes());
+        let mut token = String::with_capacity(PREFIX.len() + 78);
+        token.push_str(PREFIX);
+        URL_SAFE_NO_PAD.encode_string(bytes, &mut token);
+        token
+    }
+
+    /// What a presented token claims, if it was issued here.
+    #[must_use]
+    pub fn read(&self, token: &str) -> Presented {
+        self.claims(token)
+            .map_or(Presented::Forged, |(lock_id, fence)| Presented::Token { lock_id, fence })
+    }
+
+    fn claims(&self, token: &str) -> Option<(LockId, Fence)> {
+        let bytes = URL_SAFE_NO_PAD.decode(token.strip_prefix(PREFIX)?).ok()?;
+        let bytes: [u8; CLAIMS + SEAL] = bytes.try_into().ok()?;
+        let id = u16::from_be_bytes(bytes[..2].try_into().ok()?);
+        let lock_id = LockId(uuid::Uuid::from_bytes(bytes[2..18].try_into().ok()?));
+        let fence = Fence(u64::from_be_bytes(bytes[18..CLAIMS].try_into().ok()?));
+        let key = self.keys.iter().find(|key| key.id == id)?;
+        // The whole text is compared, so that no second spelling of a token is one.
+        let expected = self.seal(key, lock_id, fence);
+        bool::from(expected.as_bytes().ct_eq(token.as_bytes())).then_some((lock_id, fence))
+    }
+}
+
+fn fresh(id: u16) -> Result<KeyEntry, TokenKeyError> {
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret).map_err(|_| TokenKeyError::Randomness)?;
+    Ok(KeyEntry { id, secret: URL_SAFE_NO_PAD.encode(secret), retired_at: None })
+}
+
+fn write(path: &Path, file: &KeyFile) -> Result<(), TokenKeyError> {
+    let failed = |source| TokenKeyError::Io { action: "write", path: path.to_owned(), source };
+    let bytes = serde_json::to_vec_pretty(file).map_err(|error| failed(error.into()))?;
+    let temporary = path.with_extension("key.new");
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut out = options.open(&temporary).map_err(failed)?;
+    out.write_all(&bytes).and_then(|()| out.sync_all()).map_err(failed)?;
+    fs::rename(&temporary, path).map_err(failed)?;
+    if let Some(folder) = path.parent() {
+        fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: LockId = LockId(uuid::Uuid::from_u128(7));
+
+    #[test]
+    fn a_token_is_known_only_as_it_was_issued() {
+        let keys = TokenKeys::for_tests(1, "aa");
+        let token = keys.mint(ID, Fence(42));
+        assert_eq!(keys.read(&token), Presented::Token { lock_id: ID, fence: Fence(42) });
+        assert!(token.len() <= PREFIX.len() + MAX_CHARACTERS);
+        for at in PREFIX.len()..token.len() {
+            let mut other = token.clone().into_bytes();
+            other[at] = if other[at] == b'A' { b'B' } else { b'A' };
+            let other = String::from_utf8(other).unwrap();
+            assert_eq!(keys.read(&other), Presented::Forged, "{other}");
+        }
+        assert_eq!(keys.read(&format!("{token}A")), Presented::Forged);
+        assert_eq!(TokenKeys::for_tests(1, "bb").read(&token), Presented::Forged);
+        assert_eq!(TokenKeys::for_tests(2, "aa").read(&token), Presented::Forged);
+    }
+
+    #[test]
+    fn a_token_still_verifies_after_a_rotation() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token.key");
+        let before = TokenKeys::open(&path, "aa").unwrap();
+        let token = before.mint(ID, Fence(1));
+        assert_eq!(TokenKeys::rotate(&path, 1000, 5000).unwrap(), 2);
+        let after = TokenKeys::open(&path, "aa").unwrap();
+        assert_ne!(after.mint(ID, Fence(1)), token);
+        assert_ne!(after.read(&token), Presented::Forged);
+        TokenKeys::rotate(&path, 7000, 5000).unwrap();
+        let later = TokenKeys::open(&path, "aa").unwrap();
+        assert_eq!(later.read(&token), Presented::Forged);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_secrets_are_for_their_owner_only() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token.key");
+        TokenKeys::open(&path, "aa").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}
