@@ -375,7 +375,9 @@ fn run(folder: &Path, shared: &Shared) {
     while !shared.stopping() {
         let began = Instant::now();
         match step(folder, shared, &mut worker) {
-            Ok(0) => shared.wait(),
+            Ok(0) if shared.lag() == 0 => shared.wait(),
+            // Told of events that are not there: nothing to do, and nothing to wait for.
+            Ok(0) => shared.rest(GATHER),
             Ok(events) => {
                 retry = RETRY_FIRST;
                 let rest = began.elapsed().saturating_mul(REST).min(REST_MAX);

@@ -5,8 +5,8 @@
 //! - an answer covers every event that was durable when the question was asked: blocks of events
 //!   that the index rules out are skipped, everything else is scanned;
 //! - a missing, damaged or foreign index makes an answer slower, never wrong;
-//! - no read transaction lives longer than one block of events, or than one call of
-//!   [`AuditReader::read`].
+//! - no read transaction lives longer than one block of events or one call of
+//!   [`AuditReader::read`] (and, when a trail is verified, the reading of its base).
 //!
 //! Deliberately absent: a limit on time. A question that nothing matches reads every filter.
 
@@ -289,7 +289,7 @@ impl AuditReader {
         let mut rows = select.query(params![int(first.0), int(last.0)]).map_err(wrong)?;
         while let Some(row) = rows.next().map_err(wrong)? {
             let seq = seq(row.get(0).map_err(wrong)?);
-            let bytes = row.get_ref(1).and_then(|body| Ok(body.as_blob()?)).map_err(wrong)?;
+            let bytes = sqlite::body(row).map_err(wrong)?;
             if search.look_at(seq, bytes)? {
                 return Ok(true);
             }

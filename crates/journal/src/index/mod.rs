@@ -26,7 +26,7 @@ use crate::recovery::IndexState;
 pub(crate) use filter::{Filter, Probe, Terms, term};
 pub(crate) use table::RowTable;
 
-/// The version of the index. Another one is rebuilt.
+/// The version of the index, the JSON of its rows included. Another one is rebuilt.
 pub(crate) const INDEX_VERSION: i64 = 1;
 
 /// The events of one filter: positions `n * BLOCK + 1` to `(n + 1) * BLOCK`.
@@ -96,8 +96,11 @@ pub(crate) fn remove(folder: &Path) -> Result<(), StoreError> {
 pub(crate) fn open_writer(folder: &Path) -> Result<Connection, StoreError> {
     let path = path(folder);
     let open = |path: &Path| -> rusqlite::Result<Connection> {
-        connect::private_file(path, false)
-            .map_err(|_| rusqlite::Error::InvalidPath(path.into()))?;
+        // Only if it is missing: closing a file that SQLite has open gives up SQLite's locks.
+        if !path.exists() {
+            connect::private_file(path, false)
+                .map_err(|_| rusqlite::Error::InvalidPath(path.into()))?;
+        }
         let connection = connect::writer(path)?;
         connect::use_wal(&connection)?;
         connection.execute_batch(&format!(

@@ -9,6 +9,8 @@
 //! Deliberately absent: what events mean, but for folding them with [`leasehold_core::rows`]
 //! before they are trimmed. Leadership: it comes with the stores that have several nodes.
 
+#[cfg(test)]
+pub(crate) mod conformance;
 mod encode;
 pub mod sqlite;
 
@@ -118,7 +120,8 @@ pub struct Trimmed {
 pub struct Retention {
     /// Events older than this, in milliseconds of wall time, go. None: age does not matter.
     pub max_age_ms: Option<u64>,
-    /// While the log uses more bytes than this, the oldest events go. None: size does not matter.
+    /// While the log uses more bytes than this, its base included, the oldest events go. None:
+    /// size does not matter.
     pub max_bytes: Option<u64>,
 }
 
@@ -188,6 +191,15 @@ pub enum LogError {
     /// The store failed. For an append: whether the group is durable is not known.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl LogError {
+    /// Whether the log has to be opened again before anything else: after every error but those
+    /// that refuse a group before it is written.
+    #[must_use]
+    pub fn needs_reopen(&self) -> bool {
+        !matches!(self, Self::NotContiguous { .. } | Self::LeaseGoesBack { .. })
+    }
 }
 
 /// A durable log with one writer.
