@@ -9,7 +9,7 @@ use crate::lock::Grant;
 use crate::queue::{Place, Reach, alternatives};
 use crate::refusal::{AcquireRefusal, TokenIs};
 use crate::resource::Resource;
-use crate::table::{Granted, LockTable};
+use crate::table::{DueBelow, Granted, LockTable};
 use crate::time::Now;
 
 /// What came of an acquire.
@@ -46,41 +46,38 @@ impl LockTable {
     /// # Errors
     /// The refusal; nothing has changed.
     pub fn acquire(&mut self, command: Acquire, now: Now) -> Result<Acquired, AcquireRefusal> {
-        let max = command.limits.max_ttl_ms;
-        if command.ttl_ms.is_some_and(|ttl| !(MIN_TTL_MS..=max).contains(&ttl)) {
-            return Err(AcquireRefusal::TtlOutOfRange { max_ttl_ms: max });
-        }
+        // The key first: a retry gets its lock also where the rules have changed meanwhile.
         let mut comes_back = None;
         if let Some(answer) = self.by_key(&command, &mut comes_back, now)? {
             return Ok(Acquired::Granted(answer));
+        }
+        let max = command.limits.max_ttl_ms;
+        if command.ttl_ms.is_some_and(|ttl| !(MIN_TTL_MS..=max).contains(&ttl)) {
+            return Err(AcquireRefusal::TtlOutOfRange { max_ttl_ms: max });
         }
         let holds = self.holds(&command, now)?;
         let resources = command.want.resources().clone();
         let places: Vec<Place> = resources.iter().map(|each| self.place(each)).collect();
         for place in &places {
-            let below = command.depth == crate::lock::Depth::Infinity;
-            self.expire_due_at(&place.path, place.exact, below, now);
+            // A live lock refuses it whatever else is due.
+            let below = match command.depth {
+                crate::lock::Depth::Infinity => DueBelow::UntilLive(command.mode),
+                crate::lock::Depth::Zero => DueBelow::None,
+            };
+            self.expire_due_at(place, below, now);
         }
         // Ending a lock may have made or removed nodes.
         let places: Vec<Place> = resources.iter().map(|each| self.place(each)).collect();
         self.refuse_frozen(&command.want, &places, now)?;
         self.room_for(&command)?;
 
-        let reach = Reach {
-            mode: command.mode,
-            depth: command.depth,
-            ticket: comes_back,
-            holds: &holds,
-        };
+        let reach =
+            Reach { mode: command.mode, depth: command.depth, ticket: comes_back, holds: &holds };
         let mut free = None;
         for members in alternatives(&command.want) {
             let own = members.iter().map(|&at| &places[at]);
             if self.first_obstacle(own.clone(), reach, now).is_none() {
-                let mut pins = 0;
-                for place in own {
-                    self.visit_pins(place, command.mode, command.depth, &mut |_| pins += 1);
-                }
-                if pins == 0 {
+                if !self.has_pins(own, command.mode, command.depth, now) {
                     free = Some(members);
                     break;
                 }
@@ -90,7 +87,14 @@ impl LockTable {
             }
         }
         match free {
-            Some(members) if self.no_pins(&members, &places, &command) => {
+            Some(members)
+                if !self.has_pins(
+                    members.iter().map(|&at| &places[at]),
+                    command.mode,
+                    command.depth,
+                    now,
+                ) =>
+            {
                 let granted = members.iter().map(|&at| resources[at].clone()).collect::<Vec<_>>();
                 if let Some(waiter) = comes_back {
                     self.forget_away(waiter);
@@ -104,14 +108,6 @@ impl LockTable {
             }
             _ => self.enqueue(command, comes_back, holds, &places, now),
         }
-    }
-
-    fn no_pins(&self, members: &[usize], places: &[Place], command: &Acquire) -> bool {
-        let mut pins = 0;
-        for &at in members {
-            self.visit_pins(&places[at], command.mode, command.depth, &mut |_| pins += 1);
-        }
-        pins == 0
     }
 
     fn enqueue(
@@ -138,7 +134,8 @@ impl LockTable {
             }
             None => WaiterId(self.fresh_id()),
         };
-        let may_close_circle = !holds.is_empty();
+        // Nobody is behind one who has just come and holds nothing.
+        let may_close_circle = !holds.is_empty() || comes_back.is_some();
         self.park(waiter, command, holds, now);
         if may_close_circle
             && self.parked.contains_key(&waiter)
@@ -167,20 +164,24 @@ impl LockTable {
         let Some(idempotency) = &command.idempotency else { return Ok(None) };
         let key = (command.caller.principal.clone(), idempotency.key.clone());
         if let Some(&waiter) = self.parked_keys.get(&key) {
-            let digest = match (self.away.get(&waiter), self.parked.get(&waiter)) {
-                (Some(away), _) => Some(away.digest.clone()),
-                (None, Some(parked)) => {
-                    parked.command.idempotency.as_ref().map(|each| each.digest.clone())
-                }
-                (None, None) => None,
-            };
-            if digest.as_ref() != Some(&idempotency.digest) {
-                return Err(AcquireRefusal::KeyReused);
+            if let Some(parked) = self.parked.get(&waiter) {
+                let same = parked.command.idempotency.as_ref() == Some(idempotency);
+                return Err(if same {
+                    AcquireRefusal::KeyInProgress
+                } else {
+                    AcquireRefusal::KeyReused
+                });
             }
-            if !self.away.contains_key(&waiter) {
-                return Err(AcquireRefusal::KeyInProgress);
+            // Refusals are not remembered: another request may have the key, but not the place.
+            let keeps_place = self
+                .away
+                .get(&waiter)
+                .is_some_and(|away| now.lease < away.until && away.digest == idempotency.digest);
+            if keeps_place {
+                *comes_back = Some(waiter);
+            } else {
+                self.forget_away(waiter);
             }
-            *comes_back = Some(waiter);
             return Ok(None);
         }
         let Some(&lock_id) = self.state.keys.get(&key) else { return Ok(None) };
@@ -224,7 +225,7 @@ impl LockTable {
         Ok(holds)
     }
 
-    fn refuse_frozen(
+    pub(crate) fn refuse_frozen(
         &self,
         want: &Want,
         places: &[Place],
@@ -306,4 +307,3 @@ impl LockTable {
         Granted { lock: Box::new(lock), replayed: false }
     }
 }
-

@@ -2,16 +2,18 @@
 
 use crate::command::{SetFreeze, Transfer};
 use crate::event::{EventBody, Origin};
-use crate::ids::{LockId, PinId, WaiterId};
+use crate::ids::{PinId, WaiterId};
 use crate::lock::{Depth, Freeze, Mode};
+use crate::queue::Place;
 use crate::refusal::HolderRefusal;
 use crate::resource::Resource;
 use crate::table::{LockTable, Woken};
 use crate::time::{LeaseTime, Now};
+use crate::tree::LockIdx;
 
 #[derive(Debug)]
 pub(crate) struct Drain {
-    pub(crate) pins_left: usize,
+    pub(crate) pins: Vec<PinId>,
     pub(crate) until: LeaseTime,
     pub(crate) what: Drained,
 }
@@ -19,7 +21,7 @@ pub(crate) struct Drain {
 #[derive(Debug)]
 pub(crate) enum Drained {
     Freeze,
-    Transfer { lock_id: LockId, command: Box<Transfer> },
+    Transfer { command: Box<Transfer> },
 }
 
 impl LockTable {
@@ -36,16 +38,14 @@ impl LockTable {
         self.emit(EventBody::Frozen(freeze.clone()), command.origin.clone(), now);
         // Who waited for the freeze before it watches a name that stands again.
         let place = self.place(&command.resource);
-        let mut pins = Vec::new();
-        self.visit_pins(&place, Mode::Exclusive, Depth::Infinity, &mut |pin| pins.push(pin.pin));
         let waiter = WaiterId(self.next_id);
-        let writes = self.await_pins(pins, waiter);
-        if writes == 0 {
+        let pins = self.await_pins_at(&[&place], Mode::Exclusive, Depth::Infinity, waiter, now);
+        if pins.is_empty() {
             return (freeze, None);
         }
         self.fresh_id();
         let until = now.lease + command.drain_wait_ms;
-        self.add_drain(waiter, Drain { pins_left: writes, until, what: Drained::Freeze });
+        self.add_drain(waiter, Drain { pins, until, what: Drained::Freeze });
         (freeze, Some(waiter))
     }
 
@@ -65,8 +65,15 @@ impl LockTable {
         self.drains.insert(waiter, drain);
     }
 
-    /// Has `waiter` told when each of these writes ends; how many they are.
-    pub(crate) fn await_pins(&mut self, mut pins: Vec<PinId>, waiter: WaiterId) -> usize {
+    pub(crate) fn remove_drain(&mut self, waiter: WaiterId) -> Option<Drain> {
+        let drain = self.drains.remove(&waiter)?;
+        self.parked_timers.remove(&(drain.until, waiter));
+        self.forget_awaiting(&drain.pins, waiter);
+        Some(drain)
+    }
+
+    /// Has `waiter` told when each of these writes ends.
+    fn await_pins(&mut self, mut pins: Vec<PinId>, waiter: WaiterId) -> Vec<PinId> {
         pins.sort_unstable();
         pins.dedup();
         for pin in &pins {
@@ -74,51 +81,87 @@ impl LockTable {
                 pin.awaited_by.push(waiter);
             }
         }
-        pins.len()
+        pins
     }
 
-    /// The same for every write under a lock.
-    pub(crate) fn await_pins_of(&mut self, lock_id: LockId, waiter: WaiterId) -> usize {
-        let pins = self
-            .pins
-            .iter()
-            .filter(|(_, pin)| pin.is_under(lock_id))
-            .map(|(&id, _)| id)
-            .collect();
+    /// The same for every write that conflicts with a request for all of `places`.
+    pub(crate) fn await_pins_at(
+        &mut self,
+        places: &[&Place],
+        mode: Mode,
+        depth: Depth,
+        waiter: WaiterId,
+        now: Now,
+    ) -> Vec<PinId> {
+        let mut pins = Vec::new();
+        for place in places {
+            self.visit_pins(place, mode, depth, now, &mut |pin| pins.push(pin.pin));
+        }
+        self.await_pins(pins, waiter)
+    }
+
+    /// `waiter` has gone: nothing is to be told to it.
+    pub(crate) fn forget_awaiting(&mut self, pins: &[PinId], waiter: WaiterId) {
+        for pin in pins {
+            if let Some(pin) = self.pins.get_mut(pin) {
+                pin.awaited_by.retain(|each| *each != waiter);
+            }
+        }
+    }
+
+    /// Every write under a lock that is on its way.
+    pub(crate) fn pins_under(&self, idx: LockIdx, now: Now) -> Vec<PinId> {
+        let slot = self.state.slot(idx);
+        let grant = &slot.lock.grant;
+        let mut pins = Vec::new();
+        // A write under a lock changes something that the lock covers.
+        for &node in &slot.nodes {
+            let place = self.place_of(node);
+            self.visit_pins(&place, Mode::Exclusive, grant.depth, now, &mut |at| {
+                if self.pins.get(&at.pin).is_some_and(|pin| pin.is_under(grant.lock_id)) {
+                    pins.push(at.pin);
+                }
+            });
+        }
+        pins.sort_unstable();
+        pins.dedup();
+        pins
+    }
+
+    /// Has `waiter` told when each write under a lock ends.
+    pub(crate) fn await_pins_of(&mut self, idx: LockIdx, waiter: WaiterId, now: Now) -> Vec<PinId> {
+        let pins = self.pins_under(idx, now);
         self.await_pins(pins, waiter)
     }
 
     /// A write that a drain waited for has ended.
-    pub(crate) fn drain_pin_left(&mut self, waiter: WaiterId, now: Now) {
+    pub(crate) fn drain_pin_left(&mut self, waiter: WaiterId, pin: PinId, now: Now) {
         let Some(drain) = self.drains.get_mut(&waiter) else { return };
-        drain.pins_left = drain.pins_left.saturating_sub(1);
-        if drain.pins_left > 0 {
+        drain.pins.retain(|each| *each != pin);
+        if !drain.pins.is_empty() {
             return;
         }
-        let Some(drain) = self.drains.remove(&waiter) else { return };
-        self.parked_timers.remove(&(drain.until, waiter));
+        let Some(drain) = self.remove_drain(waiter) else { return };
         match drain.what {
             Drained::Freeze => {
                 self.wakes.push((waiter, Woken::Frozen { writes_in_flight: 0 }));
             }
-            Drained::Transfer { lock_id, command } => {
-                self.finish_transfer(waiter, lock_id, drain.until, *command, now);
+            Drained::Transfer { command } => {
+                self.finish_transfer(waiter, drain.until, *command, now);
             }
         }
     }
 
-    fn finish_transfer(
-        &mut self,
-        waiter: WaiterId,
-        lock_id: LockId,
-        until: LeaseTime,
-        command: Transfer,
-        now: Now,
-    ) {
+    fn finish_transfer(&mut self, waiter: WaiterId, until: LeaseTime, command: Transfer, now: Now) {
         let idx = match self.addressed(&command.caller, &command.address, &command.tokens, now) {
             Ok(idx) => idx,
             Err(refusal) => {
-                self.wakes.push((waiter, Woken::NotTransferred(Box::new(refusal))));
+                // The same transfer, sent twice, may have waited twice.
+                let woken = match self.transferred_already(refusal, &command.to, now) {
+                    Ok(granted) => Woken::Transferred(granted),
+                    Err(refusal) => Woken::NotTransferred(Box::new(refusal)),
+                };
+                self.wakes.push((waiter, woken));
                 return;
             }
         };
@@ -129,23 +172,24 @@ impl LockTable {
             return;
         }
         // The holder may have sent another write meanwhile.
-        let writes = self.await_pins_of(lock_id, waiter);
-        if writes > 0 {
-            let what = Drained::Transfer { lock_id, command: Box::new(command) };
-            self.add_drain(waiter, Drain { pins_left: writes, until, what });
+        let pins = self.await_pins_of(idx, waiter, now);
+        if !pins.is_empty() {
+            let what = Drained::Transfer { command: Box::new(command) };
+            self.add_drain(waiter, Drain { pins, until, what });
             return;
         }
         let granted = self.hand_over(idx, &command, now);
         self.wakes.push((waiter, Woken::Transferred(granted)));
     }
 
-    pub(crate) fn drain_time_up(&mut self, waiter: WaiterId, _now: Now) {
-        let Some(drain) = self.drains.remove(&waiter) else { return };
+    pub(crate) fn drain_time_up(&mut self, waiter: WaiterId) {
+        let Some(drain) = self.remove_drain(waiter) else { return };
+        let writes = drain.pins.len();
         let woken = match drain.what {
-            Drained::Freeze => Woken::Frozen { writes_in_flight: drain.pins_left },
-            Drained::Transfer { .. } => Woken::NotTransferred(Box::new(
-                HolderRefusal::WritesInFlight { writes: drain.pins_left },
-            )),
+            Drained::Freeze => Woken::Frozen { writes_in_flight: writes },
+            Drained::Transfer { .. } => {
+                Woken::NotTransferred(Box::new(HolderRefusal::WritesInFlight { writes }))
+            }
         };
         self.wakes.push((waiter, woken));
     }

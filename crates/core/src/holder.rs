@@ -12,7 +12,7 @@ use crate::queue::{Blocker, Obstacle};
 use crate::refusal::{BreakRefusal, HolderRefusal, Waiting};
 use crate::resource::Resource;
 use crate::state::State;
-use crate::table::{Granted, LockTable};
+use crate::table::{DueBelow, Granted, LockTable};
 use crate::time::{LeaseTime, Now};
 use crate::tree::LockIdx;
 
@@ -106,38 +106,42 @@ impl LockTable {
     ///
     /// # Errors
     /// The refusal; nothing has changed.
-    pub fn transfer(
-        &mut self,
-        command: Transfer,
-        now: Now,
-    ) -> Result<Transferring, HolderRefusal> {
+    pub fn transfer(&mut self, command: Transfer, now: Now) -> Result<Transferring, HolderRefusal> {
         let idx = match self.addressed(&command.caller, &command.address, &command.tokens, now) {
             Ok(idx) => idx,
-            Err(HolderRefusal::Gone(lock_id, Some(ended))) => {
-                return match self.repeated_transfer(&ended.ending, &command.to, now) {
-                    Some(granted) => Ok(Transferring::Done(granted)),
-                    None => Err(HolderRefusal::Gone(lock_id, Some(ended))),
-                };
+            Err(refusal) => {
+                return self.transferred_already(refusal, &command.to, now).map(Transferring::Done);
             }
-            Err(refusal) => return Err(refusal),
         };
         let lock = &self.state.slot(idx).lock;
         if lock.breaking.is_some() {
             return Err(HolderRefusal::Closing(Box::new(lock.clone())));
         }
-        let lock_id = lock.grant.lock_id;
-        let writes = self.await_pins_of(lock_id, WaiterId(self.next_id));
-        if writes == 0 {
+        let pins = self.await_pins_of(idx, WaiterId(self.next_id), now);
+        if pins.is_empty() {
             return Ok(Transferring::Done(self.hand_over(idx, &command, now)));
         }
         let waiter = WaiterId(self.fresh_id());
         let until = now.lease + command.drain_wait_ms;
-        let what = Drained::Transfer { lock_id, command: Box::new(command) };
-        self.add_drain(waiter, Drain { pins_left: writes, until, what });
+        let what = Drained::Transfer { command: Box::new(command) };
+        self.add_drain(waiter, Drain { pins, until, what });
         Ok(Transferring::Parked(waiter))
     }
 
     /// The same answer again, until the new token is first used.
+    pub(crate) fn transferred_already(
+        &self,
+        refusal: HolderRefusal,
+        to: &Principal,
+        now: Now,
+    ) -> Result<Granted, HolderRefusal> {
+        let granted = match &refusal {
+            HolderRefusal::Gone(_, Some(ended)) => self.repeated_transfer(&ended.ending, to, now),
+            _ => None,
+        };
+        granted.ok_or(refusal)
+    }
+
     fn repeated_transfer(&self, ending: &Ending, to: &Principal, now: Now) -> Option<Granted> {
         let Ending::Transferred { successor, to: went_to } = ending else { return None };
         let lock = &self.state.slot(self.state.idx(*successor)?).lock;
@@ -159,10 +163,8 @@ impl LockTable {
             idempotency: None,
             ..lock.grant.clone()
         };
-        let body = EventBody::Transferred {
-            lock: State::subject(&lock),
-            to: Box::new(grant.clone()),
-        };
+        let body =
+            EventBody::Transferred { lock: State::subject(&lock), to: Box::new(grant.clone()) };
         self.end_lock(idx, body, command.origin.clone(), now);
         Granted { lock: Box::new(Lock::new(grant)), replayed: false }
     }
@@ -193,7 +195,7 @@ impl LockTable {
     /// The live locks that cover a resource: on it, and infinite ones above.
     pub(crate) fn covering(&mut self, resource: &Resource, now: Now) -> Vec<LockIdx> {
         let place = self.place(resource);
-        self.expire_due_at(&place.path, place.exact, false, now);
+        self.expire_due_at(&place, DueBelow::None, now);
         let place = self.place(resource);
         let mut covering = Vec::new();
         self.visit_locks(
@@ -211,7 +213,7 @@ impl LockTable {
         covering
     }
 
-    fn to_break(&mut self, command: &BreakLock, now: Now) -> Result<LockIdx, BreakRefusal> {
+    fn breakable(&mut self, command: &BreakLock, now: Now) -> Result<LockIdx, BreakRefusal> {
         match &command.address {
             Address::Id(lock_id) => {
                 let idx = self.state.idx(*lock_id).ok_or(BreakRefusal::Changed)?;
@@ -244,7 +246,7 @@ impl LockTable {
     /// # Errors
     /// The refusal; nothing has changed.
     pub fn break_lock(&mut self, command: &BreakLock, now: Now) -> Result<Broken, BreakRefusal> {
-        let idx = self.to_break(command, now)?;
+        let idx = self.breakable(command, now)?;
         let lock = self.state.slot(idx).lock.clone();
         let by = command.caller.principal.clone();
         let reason: Arc<str> = command.reason.clone();
@@ -258,8 +260,7 @@ impl LockTable {
                 now,
             );
         } else {
-            let body =
-                EventBody::BreakAnnounced { lock: subject, by, reason, deadline: ends_at };
+            let body = EventBody::BreakAnnounced { lock: subject, by, reason, deadline: ends_at };
             self.emit(body, command.origin.clone(), now);
         }
         Ok(Broken { lock: Box::new(lock), ends_at })
@@ -274,18 +275,17 @@ impl LockTable {
         command: &BreakLock,
         now: Now,
     ) -> Result<BreakPreview, BreakRefusal> {
-        let idx = self.to_break(command, now)?;
+        let idx = self.breakable(command, now)?;
         let slot = self.state.slot(idx);
-        let lock_id = slot.lock.grant.lock_id;
         let mut queue = Vec::new();
         for &node in &slot.nodes {
-            queue.extend(self.queue_at(&self.place_of(node)));
+            queue.extend(self.queue_at(&self.place_of(node), slot.lock.grant.depth));
         }
         queue.sort_by_key(|waiting| waiting.waiter);
         queue.dedup_by_key(|waiting| waiting.waiter);
         Ok(BreakPreview {
             lock: Box::new(slot.lock.clone()),
-            writes_in_flight: self.pins.values().filter(|pin| pin.is_under(lock_id)).count(),
+            writes_in_flight: self.pins_under(idx, now).len(),
             queue,
         })
     }

@@ -1,7 +1,7 @@
 //! Looking at the table: nothing changes.
 
 use crate::ids::{Fence, LockId};
-use crate::lock::{Freeze, Lock};
+use crate::lock::{Depth, Freeze, Lock};
 use crate::queue::Obstacle;
 use crate::refusal::Waiting;
 use crate::resource::Resource;
@@ -13,7 +13,7 @@ use crate::time::Now;
 pub struct Inspection {
     /// Every live lock that covers it.
     pub locks: Vec<Lock>,
-    /// Every parked acquire whose request meets it, in order.
+    /// Every parked acquire whose request meets it or something below it, in order.
     pub queue: Vec<Waiting>,
     /// The freeze on it or above it.
     pub freeze: Option<Freeze>,
@@ -25,18 +25,12 @@ impl LockTable {
     pub fn inspect(&self, resource: &Resource, now: Now) -> Inspection {
         let place = self.place(resource);
         let mut locks = Vec::new();
-        self.visit_locks(
-            &place,
-            crate::lock::Mode::Exclusive,
-            crate::lock::Depth::Zero,
-            now,
-            &mut |obstacle| {
-                if let Obstacle::Lock(idx) = obstacle {
-                    locks.push(self.state.slot(idx).lock.clone());
-                }
-                true
-            },
-        );
+        self.visit_locks(&place, crate::lock::Mode::Exclusive, Depth::Zero, now, &mut |obstacle| {
+            if let Obstacle::Lock(idx) = obstacle {
+                locks.push(self.state.slot(idx).lock.clone());
+            }
+            true
+        });
         locks.sort_by_key(|lock| lock.grant.fence);
         let freeze = place
             .path
@@ -44,7 +38,7 @@ impl LockTable {
             .filter_map(|&node| self.state.tree.freeze(node))
             .find(|freeze| now.wall < freeze.until)
             .cloned();
-        Inspection { locks, queue: self.queue_at(&place), freeze }
+        Inspection { locks, queue: self.queue_at(&place, Depth::Infinity), freeze }
     }
 
     /// One live lock.

@@ -36,9 +36,7 @@ pub enum PatternError {
         source: PathError,
     },
     /// A `{` without `}`, a brace inside a segment, or a `*` that is not the segment `**`.
-    #[error(
-        "the segment `{segment}` of the pattern `{pattern}` is not a name, `{{name}}` or `**`"
-    )]
+    #[error("the segment `{segment}` of the pattern `{pattern}` is not a name, `{{name}}` or `**`")]
     Wildcard {
         /// The pattern.
         pattern: String,
@@ -73,10 +71,8 @@ impl Pattern {
     }
 
     fn part(pattern: &str, segment: &str) -> Result<Part, PatternError> {
-        let wildcard = || PatternError::Wildcard {
-            pattern: pattern.to_owned(),
-            segment: segment.to_owned(),
-        };
+        let wildcard =
+            || PatternError::Wildcard { pattern: pattern.to_owned(), segment: segment.to_owned() };
         if segment == "**" {
             return Ok(Part::Any);
         }
@@ -164,7 +160,11 @@ mod tests {
             ("/a b", "/a%20b", true),
         ] {
             let pattern = Pattern::parse(pattern).unwrap();
-            assert_eq!(pattern.matches(&Resource::parse(path).unwrap()), expected, "{pattern} {path}");
+            assert_eq!(
+                pattern.matches(&Resource::parse(path).unwrap()),
+                expected,
+                "{pattern} {path}"
+            );
         }
         for bad in ["", "a", "/a//b", "/{", "/{}", "/a*", "/*", "/{a}b", "/**/**", "/../a"] {
             assert!(Pattern::parse(bad).is_err(), "{bad}");

@@ -10,7 +10,7 @@
 
 use crate::caller::Caller;
 use crate::command::{Acquire, Want};
-use crate::ids::{LockId, Principal, WaiterId};
+use crate::ids::{LockId, PinId, Principal, WaiterId};
 use crate::lock::{Depth, Mode};
 use crate::refusal::{
     AcquireRefusal, COUNT_LIMIT, CircleStep, InTheWay, Pending, TokenIs, Waiting,
@@ -31,7 +31,7 @@ pub(crate) enum Blocker {
 #[derive(Debug)]
 pub(crate) enum Phase {
     Waiting { watching: Vec<Blocker> },
-    Claimed { alternative: usize, pins_left: usize },
+    Claimed { alternative: usize, pins: Vec<PinId> },
 }
 
 #[derive(Debug)]
@@ -59,8 +59,9 @@ pub(crate) struct Away {
 /// How long a waiter whose time is up keeps its place: 5 s.
 pub const AWAY_MS: u64 = 5000;
 
-/// How many waiters a search for a circle visits at most.
-const CIRCLE_LIMIT: usize = 10_000;
+/// How many edges a search for a circle follows at most: in a queue they grow with its square.
+/// Those in a circle that is larger wait until their time is up.
+const CIRCLE_LIMIT: usize = 50_000;
 
 /// Where a request for a resource meets the tree: the nodes of its path that exist, from the root
 /// down, and whether the last is the resource's own.
@@ -92,6 +93,12 @@ impl Parked {
     /// The indices of what would be granted together, one list for each alternative.
     pub(crate) fn alternatives(&self) -> Vec<Vec<usize>> {
         alternatives(&self.command.want)
+    }
+
+    /// The places of what it still asks for.
+    fn places(&self, table: &LockTable) -> Vec<Place> {
+        let attached = self.nodes.iter().zip(&self.attached).filter(|(_, attached)| **attached);
+        attached.map(|(&node, _)| table.place_of(node)).collect()
     }
 }
 
@@ -252,12 +259,7 @@ impl LockTable {
         if !(place.exact && depth == Depth::Infinity) {
             return true;
         }
-        let node = place.path[last];
-        let below = self.state.tree.below(node);
-        if below.exclusive == 0 && (mode == Mode::Shared || below.shared == 0) {
-            return true;
-        }
-        self.visit_locks_below(node, &mut |table, idx| {
+        self.visit_locks_below(place.path[last], mode, &mut |table, idx| {
             let lock = &table.state.slot(idx).lock;
             !conflicts(idx, lock.grant.mode) || visit(Obstacle::Lock(idx))
         })
@@ -310,8 +312,8 @@ impl LockTable {
             let Some(other) = self.parked.get(&waiter) else { continue };
             match &other.phase {
                 Phase::Waiting { .. } => found.queue_ahead += 1,
-                Phase::Claimed { alternative, pins_left } => {
-                    found.writes_in_flight += pins_left;
+                Phase::Claimed { alternative, pins } => {
+                    found.writes_in_flight += pins.len();
                     found.pending = self.pending(other, *alternative);
                 }
             }
@@ -362,13 +364,14 @@ impl LockTable {
         place: &Place,
         mode: Mode,
         depth: Depth,
+        now: Now,
         visit: &mut dyn FnMut(&PinAt),
     ) {
         if self.pins.is_empty() {
             return;
         }
         let last = place.path.len() - 1;
-        let conflicts = |pin: &PinAt| !(mode == Mode::Shared && pin.shared);
+        let conflicts = |pin: &PinAt| !(mode == Mode::Shared && self.is_of_sharer(pin, now));
         for (at, &node) in place.path.iter().enumerate() {
             let own = place.exact && at == last;
             for pin in self.state.tree.pins(node) {
@@ -386,6 +389,21 @@ impl LockTable {
         }
     }
 
+    /// Whether a write on its way conflicts with a request for all of `places`.
+    pub(crate) fn has_pins<'p>(
+        &self,
+        mut places: impl Iterator<Item = &'p Place>,
+        mode: Mode,
+        depth: Depth,
+        now: Now,
+    ) -> bool {
+        places.any(|place| {
+            let mut any = false;
+            self.visit_pins(place, mode, depth, now, &mut |_| any = true);
+            any
+        })
+    }
+
     fn visit_pins_below(&self, node: NodeId, visit: &mut dyn FnMut(&PinAt)) {
         if self.state.tree.below(node).pins == 0 {
             return;
@@ -401,18 +419,21 @@ impl LockTable {
     // ---- parking -----------------------------------------------------------------------------
 
     /// Puts an acquire into the queue and looks for its turn.
-    pub(crate) fn park(&mut self, waiter: WaiterId, command: Acquire, holds: Vec<LockId>, now: Now) {
+    pub(crate) fn park(
+        &mut self,
+        waiter: WaiterId,
+        command: Acquire,
+        holds: Vec<LockId>,
+        now: Now,
+    ) {
         let nodes: Vec<NodeId> =
             command.want.resources().iter().map(|each| self.state.tree.make(each)).collect();
         for &node in &nodes {
             let at = ParkedAt { waiter, mode: command.mode, depth: command.depth };
             self.state.tree.attach_parked(node, at);
         }
-        let wait_ms = if command.wait_ms == 0 {
-            command.limits.drain_wait_ms
-        } else {
-            command.wait_ms
-        };
+        let wait_ms =
+            if command.wait_ms == 0 { command.limits.drain_wait_ms } else { command.wait_ms };
         let until = now.lease + wait_ms;
         if let Some(idempotency) = &command.idempotency {
             self.parked_keys
@@ -451,9 +472,9 @@ impl LockTable {
         let holds = parked.holds.clone();
         let nodes = parked.nodes.clone();
         let mut watch = Vec::new();
+        let mut free = None;
         for (alternative, members) in parked.alternatives().into_iter().enumerate() {
-            let places: Vec<Place> =
-                members.iter().map(|&at| self.place_of(nodes[at])).collect();
+            let places: Vec<Place> = members.iter().map(|&at| self.place_of(nodes[at])).collect();
             let reach = Reach { mode, depth, ticket: Some(waiter), holds: &holds };
             match self.first_obstacle(places.iter(), reach, now) {
                 Some(Obstacle::Lock(idx)) => {
@@ -466,10 +487,19 @@ impl LockTable {
                     }
                 }
                 None => {
-                    self.claim(waiter, alternative, &members, &places, now);
-                    return;
+                    let quite_free = !self.has_pins(places.iter(), mode, depth, now);
+                    if quite_free || free.is_none() {
+                        free = Some((alternative, members, places));
+                    }
+                    if quite_free {
+                        break;
+                    }
                 }
             }
+        }
+        if let Some((alternative, members, places)) = free {
+            self.claim(waiter, alternative, &members, &places, now);
+            return;
         }
         for blocker in &watch {
             self.watchers.entry(blocker.clone()).or_default().push(waiter);
@@ -496,35 +526,40 @@ impl LockTable {
                 self.state.tree.detach_parked(parked.nodes[at], waiter);
             }
         }
-        let mut pins = Vec::new();
-        for place in places {
-            self.visit_pins(place, mode, depth, &mut |pin| pins.push(pin.pin));
-        }
-        pins.sort_unstable();
-        pins.dedup();
-        for pin in &pins {
-            if let Some(pin) = self.pins.get_mut(pin) {
-                pin.awaited_by.push(waiter);
-            }
-        }
+        self.claimed += 1;
+        let places: Vec<&Place> = places.iter().collect();
+        let pins = self.await_pins_at(&places, mode, depth, waiter, now);
+        let has_to_wait = !pins.is_empty();
         if let Some(parked) = self.parked.get_mut(&waiter) {
-            parked.phase = Phase::Claimed { alternative, pins_left: pins.len() };
+            parked.phase = Phase::Claimed { alternative, pins };
         }
-        if pins.is_empty() {
-            self.grant_parked(waiter, now);
-        } else {
+        if has_to_wait {
             // Whoever watched it for its order may be before something else now.
             self.wake(Blocker::Parked(waiter), now);
+        } else {
+            self.grant_parked(waiter, now);
         }
     }
 
     /// A write that a claimed acquire waited for has ended.
-    pub(crate) fn pin_left(&mut self, waiter: WaiterId, now: Now) {
+    pub(crate) fn pin_left(&mut self, waiter: WaiterId, pin: PinId, now: Now) {
         let Some(parked) = self.parked.get_mut(&waiter) else { return };
-        let Phase::Claimed { pins_left, .. } = &mut parked.phase else { return };
-        *pins_left = pins_left.saturating_sub(1);
-        if *pins_left == 0 {
+        let Phase::Claimed { pins, .. } = &mut parked.phase else { return };
+        pins.retain(|each| *each != pin);
+        if !pins.is_empty() {
+            return;
+        }
+        // A sharer's write that did not count is a stranger's once that sharer's lock has ended.
+        let Some(parked) = self.parked.get(&waiter) else { return };
+        let (mode, depth) = (parked.command.mode, parked.command.depth);
+        let places: Vec<Place> = parked.places(self);
+        let left = self.await_pins_at(&places.iter().collect::<Vec<_>>(), mode, depth, waiter, now);
+        if left.is_empty() {
             self.grant_parked(waiter, now);
+        } else if let Some(parked) = self.parked.get_mut(&waiter)
+            && let Phase::Claimed { pins, .. } = &mut parked.phase
+        {
+            *pins = left;
         }
     }
 
@@ -563,9 +598,15 @@ impl LockTable {
                 self.parked_keys.remove(&key);
             }
         }
-        if let Phase::Waiting { watching } = &parked.phase {
-            for blocker in watching {
-                self.unwatch(blocker, waiter);
+        match &parked.phase {
+            Phase::Waiting { watching } => {
+                for blocker in watching {
+                    self.unwatch(blocker, waiter);
+                }
+            }
+            Phase::Claimed { pins, .. } => {
+                self.claimed -= 1;
+                self.forget_awaiting(pins, waiter);
             }
         }
         for held in &parked.holds {
@@ -608,7 +649,7 @@ impl LockTable {
     /// The client of a parked command has gone: it leaves at once.
     pub fn leave(&mut self, waiter: WaiterId, now: Now) {
         if self.unpark(waiter, now).is_none() {
-            self.drains.remove(&waiter);
+            self.remove_drain(waiter);
         }
     }
 
@@ -619,7 +660,7 @@ impl LockTable {
             return;
         }
         if self.drains.contains_key(&waiter) {
-            self.drain_time_up(waiter, now);
+            self.drain_time_up(waiter);
             return;
         }
         let Some(parked) = self.parked.get(&waiter) else { return };
@@ -629,20 +670,21 @@ impl LockTable {
             ticket: Some(waiter),
             holds: &parked.holds,
         };
-        let places: Vec<Place> = parked
-            .nodes
-            .iter()
-            .zip(&parked.attached)
-            .filter(|(_, attached)| **attached)
-            .map(|(&node, _)| self.place_of(node))
-            .collect();
-        let caller = &parked.command.caller;
-        let mut found = self.in_the_way(caller, places.iter(), reach, now);
-        if let Phase::Claimed { pins_left, .. } = parked.phase {
-            found.writes_in_flight += pins_left;
-        }
-        found.waited_ms = now.lease.since(parked.since);
-        found.presented = parked.holds.iter().map(|&id| TokenIs::LiveElsewhere(id)).collect();
+        let places = parked.places(self);
+        let refusal = match self.refuse_frozen(&parked.command.want, &places, now) {
+            Err(frozen) if matches!(parked.phase, Phase::Waiting { .. }) => frozen,
+            _ => {
+                let caller = &parked.command.caller;
+                let mut found = self.in_the_way(caller, places.iter(), reach, now);
+                if let Phase::Claimed { pins, .. } = &parked.phase {
+                    found.writes_in_flight += pins.len();
+                }
+                found.waited_ms = now.lease.since(parked.since);
+                found.presented =
+                    parked.holds.iter().map(|&id| TokenIs::LiveElsewhere(id)).collect();
+                AcquireRefusal::Locked(Box::new(found))
+            }
+        };
         let may_return = parked.command.wait_ms > 0;
         let Some(parked) = self.unpark(waiter, now) else { return };
         if let Some(idempotency) = parked.command.idempotency.filter(|_| may_return) {
@@ -655,7 +697,7 @@ impl LockTable {
                 Away { until, principal, key: idempotency.key, digest: idempotency.digest },
             );
         }
-        self.wakes.push((waiter, Woken::Refused(Box::new(AcquireRefusal::Locked(Box::new(found))))));
+        self.wakes.push((waiter, Woken::Refused(Box::new(refusal))));
     }
 
     // ---- circles -----------------------------------------------------------------------------
@@ -668,13 +710,14 @@ impl LockTable {
         let mut came_from: std::collections::BTreeMap<WaiterId, (WaiterId, CircleStep)> =
             std::collections::BTreeMap::new();
         let mut to_visit = vec![start];
-        let mut visited = 0;
+        let mut followed = 0;
         while let Some(waiter) = to_visit.pop() {
-            visited += 1;
-            if visited > CIRCLE_LIMIT {
+            let edges = self.waits_for(waiter, now);
+            followed += edges.len();
+            if followed > CIRCLE_LIMIT {
                 return None;
             }
-            for (next, step) in self.waits_for(waiter, now) {
+            for (next, step) in edges {
                 if next == start {
                     let mut circle = vec![step];
                     let mut at = waiter;
@@ -751,8 +794,8 @@ impl LockTable {
 
     // ---- looking -----------------------------------------------------------------------------
 
-    /// Every parked acquire whose request meets the resource at `place`, in order.
-    pub(crate) fn queue_at(&self, place: &Place) -> Vec<Waiting> {
+    /// Every parked acquire whose request meets one of this depth at `place`, in order.
+    pub(crate) fn queue_at(&self, place: &Place, depth: Depth) -> Vec<Waiting> {
         let mut waiters = Vec::new();
         let last = place.path.len() - 1;
         for (at, &node) in place.path.iter().enumerate() {
@@ -763,7 +806,7 @@ impl LockTable {
                 }
             }
         }
-        if place.exact {
+        if place.exact && depth == Depth::Infinity {
             self.visit_all_parked_below(place.path[last], &mut waiters);
         }
         waiters.sort_unstable();
@@ -789,19 +832,26 @@ impl LockTable {
         }
         for child in self.state.tree.busy(node) {
             for parked in self.state.tree.parked(child) {
-                // An infinite request above meets what is below it; what waits below is met by a
-                // request that covers it.
                 waiters.push(parked.waiter);
             }
             self.visit_all_parked_below(child, waiters);
         }
     }
 
-    /// Checks the queue: whoever waits has something in its way, watches something that is there,
-    /// and whoever is granted had nothing before it.
+    /// Checks the queue: whoever waits has something in its way and watches something that is
+    /// there; whoever is claimed has nothing before it, and a write on its way.
     pub(crate) fn assert_queue(&self, now: Now) {
+        let is_claimed = |parked: &&Parked| matches!(parked.phase, Phase::Claimed { .. });
+        assert_eq!(self.claimed, self.parked.values().filter(is_claimed).count());
         for (&waiter, parked) in &self.parked {
-            let Phase::Waiting { watching } = &parked.phase else { continue };
+            assert!(self.parked_timers.contains(&(parked.until, waiter)), "{waiter:?} has no end");
+            let watching = match &parked.phase {
+                Phase::Waiting { watching } => watching,
+                Phase::Claimed { pins, .. } => {
+                    self.assert_claimed(waiter, parked, pins, now);
+                    continue;
+                }
+            };
             let reach = Reach {
                 mode: parked.command.mode,
                 depth: parked.command.depth,
@@ -811,8 +861,21 @@ impl LockTable {
             for members in parked.alternatives() {
                 let places: Vec<Place> =
                     members.iter().map(|&at| self.place_of(parked.nodes[at])).collect();
+                // A lock that is due and not yet written down is in nobody's way any more; those
+                // who wait for it are served when it is.
+                let is_due = |blocker: &Blocker| match blocker {
+                    Blocker::Lock(id) => self
+                        .state
+                        .idx(*id)
+                        .is_some_and(|idx| !self.state.slot(idx).lock.is_live(now.lease)),
+                    Blocker::Freeze(resource) => {
+                        self.state.freeze_of(resource).is_some_and(|it| it.until <= now.wall)
+                    }
+                    Blocker::Parked(_) => false,
+                };
                 assert!(
-                    self.first_obstacle(places.iter(), reach, now).is_some(),
+                    self.first_obstacle(places.iter(), reach, now).is_some()
+                        || watching.iter().any(is_due),
                     "starvation: {waiter:?} waits and nothing is in its way"
                 );
             }
@@ -830,5 +893,22 @@ impl LockTable {
                 );
             }
         }
+    }
+
+    fn assert_claimed(&self, waiter: WaiterId, parked: &Parked, pins: &[PinId], now: Now) {
+        let (mode, depth) = (parked.command.mode, parked.command.depth);
+        assert!(!pins.is_empty(), "{waiter:?} is claimed and waits for nothing");
+        for pin in pins {
+            let awaited = self.pins.get(pin).is_some_and(|pin| pin.awaited_by.contains(&waiter));
+            assert!(awaited, "{waiter:?} waits for {pin:?}, which will not tell it");
+        }
+        let mut in_the_way = Vec::new();
+        for place in parked.places(self) {
+            self.visit_locks(&place, mode, depth, now, &mut |obstacle| {
+                in_the_way.push(obstacle);
+                true
+            });
+        }
+        assert!(in_the_way.is_empty(), "{waiter:?} is claimed with {in_the_way:?} in its way");
     }
 }

@@ -290,7 +290,11 @@ mod tests {
             ("/a%2525", "/a%2525"),
             ("/...", "/..."),
         ] {
-            assert_eq!(Resource::parse(sent).map(|r| r.to_string()).as_deref(), Ok(canonical), "{sent}");
+            assert_eq!(
+                Resource::parse(sent).map(|r| r.to_string()).as_deref(),
+                Ok(canonical),
+                "{sent}"
+            );
         }
     }
 
@@ -332,9 +336,8 @@ mod tests {
 
     #[test]
     fn covering_is_by_segment() {
-        let covers = |a: &str, b: &str| {
-            Resource::parse(a).unwrap().covers(&Resource::parse(b).unwrap())
-        };
+        let covers =
+            |a: &str, b: &str| Resource::parse(a).unwrap().covers(&Resource::parse(b).unwrap());
         assert!(covers("/", "/a"));
         assert!(covers("/a", "/a"));
         assert!(covers("/a", "/a/b"));

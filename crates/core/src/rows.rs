@@ -123,17 +123,13 @@ pub fn fold<R: Rows>(
         }
         EventBody::Transferred { lock, to } => {
             meta.fence = meta.fence.max(to.fence);
-            let ending =
-                Ending::Transferred { successor: to.lock_id, to: to.holder.clone() };
+            let ending = Ending::Transferred { successor: to.lock_id, to: to.holder.clone() };
             end(rows, lock.lock_id, ending, event.lease, event.at)?;
             put(rows, &lock_key(to.lock_id), &Lock::new((**to).clone()))?;
         }
         EventBody::Requested { lock, by, message } => change(rows, lock.lock_id, |row| {
-            row.requested = Some(Box::new(LetGo {
-                by: by.clone(),
-                message: message.clone(),
-                at: event.at,
-            }));
+            row.requested =
+                Some(Box::new(LetGo { by: by.clone(), message: message.clone(), at: event.at }));
         })?,
         EventBody::Frozen(freeze) => put(rows, &format!("freeze/{}", freeze.resource), freeze)?,
         EventBody::Unfrozen { resource, .. } => {
@@ -161,9 +157,7 @@ pub fn fold<R: Rows>(
             meta.incarnation = incarnation.to_string();
             meta.fence = meta.fence.max(*fence_floor);
         }
-        EventBody::WriteChecked { .. }
-        | EventBody::Refused { .. }
-        | EventBody::Trimmed { .. } => {}
+        EventBody::WriteChecked { .. } | EventBody::Refused { .. } | EventBody::Trimmed { .. } => {}
     }
     Ok(())
 }
@@ -174,7 +168,8 @@ pub fn fold<R: Rows>(
 /// When the store fails.
 pub fn put_meta<R: Rows>(meta: &Meta, rows: &mut R) -> Result<(), FoldError<R::Error>> {
     let kept_from = LeaseTime(meta.lease_ms.0.saturating_sub(ENDED_KEPT_MS));
-    rows.delete_range("ended/", &format!("ended/{:020}/", kept_from.0)).map_err(FoldError::Store)?;
+    rows.delete_range("ended/", &format!("ended/{:020}/", kept_from.0))
+        .map_err(FoldError::Store)?;
     put(rows, "meta", meta)
 }
 
@@ -222,8 +217,7 @@ impl Row {
 }
 
 fn parse<T: serde::de::DeserializeOwned, E>(key: &str, bytes: &[u8]) -> Result<T, FoldError<E>> {
-    serde_json::from_slice(bytes)
-        .map_err(|source| FoldError::Row { key: key.to_owned(), source })
+    serde_json::from_slice(bytes).map_err(|source| FoldError::Row { key: key.to_owned(), source })
 }
 
 fn put<R: Rows, T: Serialize>(

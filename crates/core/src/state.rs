@@ -3,7 +3,7 @@
 //! [`State::apply`] is the only way it changes. Replaying the log through it, or loading rows and
 //! replaying the tail, gives the same state.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use slab::Slab;
@@ -45,9 +45,11 @@ pub struct State {
     pub(crate) per_holder: HashMap<Principal, u64, foldhash::quality::FixedState>,
     pub(crate) keys: HashMap<(Principal, Arc<str>), LockId, foldhash::quality::FixedState>,
     ended: HashMap<LockId, Ended, foldhash::quality::FixedState>,
-    ended_order: VecDeque<(LeaseTime, LockId)>,
-    /// Those that were acquired with an idempotency key: the key must outlive them.
-    keyed_order: VecDeque<(LeaseTime, LockId)>,
+    /// The endings that are remembered, the oldest first: by time, not by arrival, so that rows
+    /// and events give the same.
+    ended_order: BTreeSet<(LeaseTime, LockId)>,
+    /// Those whose idempotency key is remembered as well.
+    keyed_order: BTreeSet<(LeaseTime, LockId)>,
     pub(crate) thaw: BTreeSet<(WallTime, Resource)>,
     pub(crate) open: BTreeMap<Seq, OpenAdmission>,
     pub(crate) fence: Fence,
@@ -71,8 +73,8 @@ impl State {
             per_holder: HashMap::with_hasher(hasher.clone()),
             keys: HashMap::with_hasher(hasher.clone()),
             ended: HashMap::with_hasher(hasher),
-            ended_order: VecDeque::new(),
-            keyed_order: VecDeque::new(),
+            ended_order: BTreeSet::new(),
+            keyed_order: BTreeSet::new(),
             thaw: BTreeSet::new(),
             open: BTreeMap::new(),
             fence: Fence(0),
@@ -167,8 +169,7 @@ impl State {
                 self.end(lock, ending, event.lease, event);
             }
             EventBody::Transferred { lock, to } => {
-                let ending =
-                    Ending::Transferred { successor: to.lock_id, to: to.holder.clone() };
+                let ending = Ending::Transferred { successor: to.lock_id, to: to.holder.clone() };
                 self.end(lock, ending, event.lease, event);
                 self.insert(Lock::new((**to).clone()), event.seq);
             }
@@ -264,8 +265,7 @@ impl State {
         self.timers.insert((lock.deadline, idx));
         *self.per_holder.entry(grant.holder.clone()).or_default() += 1;
         if let Some(idempotency) = &grant.idempotency {
-            self.keys
-                .insert((grant.holder.clone(), idempotency.key.clone()), grant.lock_id);
+            self.keys.insert((grant.holder.clone(), idempotency.key.clone()), grant.lock_id);
         }
         entry.insert(LockSlot { nodes, seq, timer: lock.deadline, lock });
     }
@@ -303,37 +303,46 @@ impl State {
 
     fn remember(&mut self, ended: Ended) {
         if let Some(idempotency) = &ended.idempotency {
-            // A handed-over lock keeps its key with the grant that followed, if it has one.
-            self.keys
-                .entry((ended.holder.clone(), idempotency.key.clone()))
-                .or_insert(ended.lock_id);
+            // The key is that of the newest grant: rows come in the order of the endings.
+            let key = (ended.holder.clone(), idempotency.key.clone());
+            let newer = self.keys.get(&key).is_some_and(|&other| {
+                self.by_id.contains_key(&other)
+                    || self.ended.get(&other).is_some_and(|other| ended.fence < other.fence)
+            });
+            if !newer {
+                self.keys.insert(key, ended.lock_id);
+            }
+            self.keyed_order.insert((ended.lease, ended.lock_id));
         }
-        let order =
-            if ended.idempotency.is_some() { &mut self.keyed_order } else { &mut self.ended_order };
-        order.push_back((ended.lease, ended.lock_id));
+        self.ended_order.insert((ended.lease, ended.lock_id));
         self.ended.insert(ended.lock_id, ended);
     }
 
     fn forget(&mut self) {
-        while let Some(&(lease, id)) = self.ended_order.front() {
-            if self.ended_order.len() <= MAX_ENDED && self.lease.since(lease) <= ENDED_KEPT_MS {
-                break;
-            }
-            self.ended_order.pop_front();
-            self.ended.remove(&id);
-        }
-        while let Some(&(lease, id)) = self.keyed_order.front() {
+        while let Some(&(lease, id)) = self.keyed_order.first() {
             if self.keyed_order.len() <= MAX_KEYED && self.lease.since(lease) <= KEY_KEPT_MS {
                 break;
             }
-            self.keyed_order.pop_front();
-            if let Some(ended) = self.ended.remove(&id)
-                && let Some(idempotency) = ended.idempotency
+            self.keyed_order.pop_first();
+            if let Some(ended) = self.ended.get(&id)
+                && let Some(idempotency) = &ended.idempotency
             {
-                let key = (ended.holder, idempotency.key.clone());
+                let key = (ended.holder.clone(), idempotency.key.clone());
                 if self.keys.get(&key) == Some(&id) {
                     self.keys.remove(&key);
                 }
+            }
+            if !self.ended_order.contains(&(lease, id)) {
+                self.ended.remove(&id);
+            }
+        }
+        while let Some(&(lease, id)) = self.ended_order.first() {
+            if self.ended_order.len() <= MAX_ENDED && self.lease.since(lease) <= ENDED_KEPT_MS {
+                break;
+            }
+            self.ended_order.pop_first();
+            if !self.keyed_order.contains(&(lease, id)) {
+                self.ended.remove(&id);
             }
         }
     }

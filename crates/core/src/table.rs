@@ -19,7 +19,7 @@ use crate::command::{Address, Presented};
 use crate::event::{Event, EventBody, Origin};
 use crate::ids::{Fence, LockId, PinId, Principal, Seq, WaiterId};
 use crate::lock::{Depth, Lock, Mode};
-use crate::queue::{Blocker, Parked};
+use crate::queue::{Blocker, Parked, Place};
 use crate::refusal::{AcquireRefusal, HolderRefusal, TokenIs};
 use crate::state::State;
 use crate::time::{LeaseTime, Now};
@@ -87,6 +87,8 @@ pub struct LockTable {
     pub(crate) away: BTreeMap<WaiterId, crate::queue::Away>,
     pub(crate) to_wake: VecDeque<Blocker>,
     pub(crate) waking: bool,
+    /// How many parked acquires are claimed.
+    pub(crate) claimed: usize,
 }
 
 impl LockTable {
@@ -112,6 +114,7 @@ impl LockTable {
             away: BTreeMap::new(),
             to_wake: VecDeque::new(),
             waking: false,
+            claimed: 0,
         }
     }
 
@@ -312,9 +315,10 @@ impl LockTable {
         }
         if self.state.slot(idx).lock.grant.idempotency.is_some() {
             let at = now.lease + UNCOLLECTED_MS;
-            if self.uncollected.insert(lock_id, at).is_none() {
-                self.uncollected_timers.insert((at, lock_id));
+            if let Some(before) = self.uncollected.insert(lock_id, at) {
+                self.uncollected_timers.remove(&(before, lock_id));
             }
+            self.uncollected_timers.insert((at, lock_id));
         } else {
             self.release_undelivered(lock_id, now);
         }
@@ -336,23 +340,33 @@ impl LockTable {
 
     // ---- conflicts ---------------------------------------------------------------------------
 
-    /// Ends every due lock that could stand in the way of something at `path`: at its last node,
-    /// above, and (up to a bound) below.
-    pub(crate) fn expire_due_at(&mut self, path: &[NodeId], exact: bool, below: bool, now: Now) {
+    /// Ends every due lock that could stand in the way of something at `place`: there, above, and
+    /// below.
+    pub(crate) fn expire_due_at(&mut self, place: &Place, below: DueBelow, now: Now) {
         // The timers know whether anything is due at all; nearly always nothing is.
         if self.state.timers.first().is_none_or(|&(at, _)| now.lease < at) {
             return;
         }
         let mut due = Vec::new();
-        for &node in path {
+        for &node in &place.path {
             due.extend(self.due_locks(node, now));
         }
-        if below && exact && let Some(&node) = path.last() {
-            self.visit_locks_below(node, &mut |table, lock| {
-                if !table.state.slot(lock).lock.is_live(now.lease) {
-                    due.push(lock);
+        let until_live = match below {
+            DueBelow::None => None,
+            DueBelow::UntilLive(mode) => Some((mode, false)),
+            DueBelow::All => Some((Mode::Exclusive, true)),
+        };
+        if let Some((mode, all)) = until_live
+            && place.exact
+            && let Some(&node) = place.path.last()
+        {
+            self.visit_locks_below(node, mode, &mut |table, idx| {
+                let lock = &table.state.slot(idx).lock;
+                let is_live = lock.is_live(now.lease);
+                if !is_live {
+                    due.push(idx);
                 }
-                true
+                all || !is_live || (mode == Mode::Shared && lock.grant.mode == Mode::Shared)
             });
         }
         due.sort_unstable();
@@ -376,14 +390,16 @@ impl LockTable {
             .filter(move |&idx| !self.state.slot(idx).lock.is_live(now.lease))
     }
 
-    /// Calls `visit` for each lock strictly below `node`, until it says stop.
+    /// Calls `visit` for each lock strictly below `node` that may conflict with a request of this
+    /// mode, until it says stop.
     pub(crate) fn visit_locks_below(
         &self,
         node: NodeId,
+        mode: Mode,
         visit: &mut impl FnMut(&Self, LockIdx) -> bool,
     ) -> bool {
         let below = self.state.tree.below(node);
-        if below.exclusive + below.shared == 0 {
+        if below.exclusive == 0 && (mode == Mode::Shared || below.shared == 0) {
             return true;
         }
         for child in self.state.tree.children(node) {
@@ -392,7 +408,7 @@ impl LockTable {
                     return false;
                 }
             }
-            if !self.visit_locks_below(child, visit) {
+            if !self.visit_locks_below(child, mode, visit) {
                 return false;
             }
         }
@@ -499,6 +515,17 @@ impl LockTable {
         }
         self.assert_queue(now);
     }
+}
+
+/// Which due locks below a place are ended before something is decided there.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum DueBelow {
+    /// None.
+    None,
+    /// Those that come before a live lock that a request of this mode conflicts with.
+    UntilLive(Mode),
+    /// All.
+    All,
 }
 
 /// How long a grant that could not be delivered waits for its client's retry: 10 s.

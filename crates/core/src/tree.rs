@@ -46,8 +46,8 @@ pub(crate) struct ParkedAt {
 pub(crate) struct PinAt {
     pub(crate) pin: PinId,
     pub(crate) kind: PinKind,
-    /// Whether it was let through by the token of a shared lock that covers it.
-    pub(crate) shared: bool,
+    /// Which of the write's targets it is.
+    pub(crate) target: usize,
 }
 
 /// Which part of the resource a write changes.
@@ -108,6 +108,8 @@ enum Locks {
     #[default]
     None,
     One(LockAt),
+    // Boxed twice: a bare vector would make each node larger, and few nodes have several.
+    #[allow(clippy::box_collection)]
     Many(Box<Vec<LockAt>>),
 }
 
@@ -338,10 +340,11 @@ impl Tree {
     }
 
     pub(crate) fn detach_parked(&mut self, node: NodeId, waiter: WaiterId) {
+        // One at a time: who names a resource twice is attached twice, and the node must stand
+        // until the last has gone.
         let parked = &mut self.extras(node).parked;
-        let before = parked.len();
-        parked.retain(|each| each.waiter != waiter);
-        for _ in parked.len()..before {
+        if let Some(at) = parked.iter().position(|each| each.waiter == waiter) {
+            parked.remove(at);
             self.count(node, Kind::Parked, false);
         }
         self.prune(node);
@@ -390,13 +393,7 @@ impl Tree {
     pub(crate) fn prune(&mut self, mut node: NodeId) {
         while node != ROOT {
             let Some(here) = self.nodes.get(index(node)) else { return };
-            let needed = !matches!(here.locks, Locks::None)
-                || self.durable < here.mark
-                || here.extras.as_ref().is_some_and(|extras| !extras.is_empty())
-                || here.inner.as_ref().is_some_and(|inner| {
-                    !inner.children.is_empty() || self.durable < inner.mark
-                });
-            if needed {
+            if self.is_needed(here) {
                 return;
             }
             let parent = here.parent;
@@ -412,9 +409,14 @@ impl Tree {
         }
     }
 
-    /// How many nodes there are, the root included.
-    pub(crate) fn len(&self) -> usize {
-        self.nodes.len()
+    fn is_needed(&self, node: &Node) -> bool {
+        !matches!(node.locks, Locks::None)
+            || self.durable < node.mark
+            || node.extras.as_ref().is_some_and(|extras| !extras.is_empty())
+            || node
+                .inner
+                .as_ref()
+                .is_some_and(|inner| !inner.children.is_empty() || self.durable < inner.mark)
     }
 
     fn extras(&mut self, node: NodeId) -> &mut Extras {
@@ -459,6 +461,7 @@ impl Tree {
     /// Recounts everything and compares; for tests.
     pub(crate) fn assert_consistent(&self) {
         for (at, node) in &self.nodes {
+            assert!(at == index(ROOT) || self.is_needed(node), "node {at} should have been pruned");
             let Some(inner) = &node.inner else { continue };
             let mut below = Below::default();
             for &child in &inner.children {

@@ -11,7 +11,7 @@ use crate::queue::{Obstacle, Phase, Place, Reach};
 use crate::refusal::{COUNT_LIMIT, InTheWay, TokenIs, WriteRefusal};
 use crate::resource::Resource;
 use crate::state::State;
-use crate::table::LockTable;
+use crate::table::{DueBelow, LockTable};
 use crate::target::Target;
 use crate::time::Now;
 use crate::tree::{LockIdx, NodeId, PinAt, PinKind};
@@ -85,9 +85,10 @@ impl LockTable {
         now: Now,
     ) -> Result<Option<Subject>, WriteRefusal> {
         let judged = self.judge_write(write, now)?;
-        let nearest = judged.locks.iter().map(|&idx| &self.state.slot(idx).lock).max_by_key(
-            |lock| lock.grant.resources.iter().map(|each| each.as_str().len()).max(),
-        );
+        let nearest =
+            judged.locks.iter().map(|&idx| &self.state.slot(idx).lock).max_by_key(|lock| {
+                lock.grant.resources.iter().map(|each| each.as_str().len()).max()
+            });
         Ok(nearest.map(State::subject))
     }
 
@@ -98,13 +99,7 @@ impl LockTable {
     pub fn admit(&mut self, write: &Write, now: Now) -> Result<AdmittedWrite, WriteRefusal> {
         let judged = self.judge_write(write, now)?;
         let pin_id = PinId(self.fresh_id());
-        let mut nodes = Vec::with_capacity(write.targets.len());
-        for target in &write.targets {
-            let shared = self.is_shared_cover(target, now);
-            let node = self.state.tree.make(target.resource());
-            self.state.tree.attach_pin(node, PinAt { pin: pin_id, kind: kind_of(target), shared });
-            nodes.push(node);
-        }
+        let nodes = self.attach_pins(pin_id, &write.targets);
         let mut rests_on = judged.rests_on;
         let mut requested = None;
         let mut locks = Vec::with_capacity(judged.locks.len());
@@ -144,6 +139,32 @@ impl LockTable {
         Ok(AdmittedWrite { pin: pin_id, admission, rests_on, requested, locks: names })
     }
 
+    fn attach_pins(&mut self, pin: PinId, targets: &[Target]) -> Vec<NodeId> {
+        let mut nodes = Vec::with_capacity(targets.len());
+        for (at, target) in targets.iter().enumerate() {
+            let node = self.state.tree.make(target.resource());
+            self.state.tree.attach_pin(node, PinAt { pin, kind: kind_of(target), target: at });
+            nodes.push(node);
+        }
+        nodes
+    }
+
+    /// Whether a pinned target was let through by the token of a shared lock that covers it and
+    /// lives: then it conflicts with no other shared lock. Once that lock has ended, its writes on
+    /// their way are a stranger's.
+    pub(crate) fn is_of_sharer(&self, at: &PinAt, now: Now) -> bool {
+        let Some(pin) = self.pins.get(&at.pin) else { return false };
+        let Some(target) = pin.targets.get(at.target) else { return false };
+        pin.locks.iter().any(|(subject, _)| {
+            self.state.idx(subject.lock_id).is_some_and(|idx| {
+                let lock = &self.state.slot(idx).lock;
+                lock.grant.mode == Mode::Shared
+                    && lock.is_live(now.lease)
+                    && covers_all_of(lock, target)
+            })
+        })
+    }
+
     /// A write that was let through has ended: it is unpinned, and whoever waited for it is served.
     pub fn complete(&mut self, pin_id: PinId, result: WriteResult, now: Now) {
         let Some(pin) = self.pins.remove(&pin_id) else { return };
@@ -161,8 +182,8 @@ impl LockTable {
             self.emit(body, pin.origin.clone(), now);
         }
         for waiter in pin.awaited_by {
-            self.pin_left(waiter, now);
-            self.drain_pin_left(waiter, now);
+            self.pin_left(waiter, pin_id, now);
+            self.drain_pin_left(waiter, pin_id, now);
         }
     }
 
@@ -178,15 +199,7 @@ impl LockTable {
         pins.sort_unstable_by_key(|(id, _)| *id);
         for (id, mut pin) in pins {
             pin.awaited_by.clear();
-            pin.nodes.clear();
-            for target in &pin.targets {
-                // Which locks cover it now is not what it was admitted under: so it counts
-                // against every grant.
-                let node = table.state.tree.make(target.resource());
-                let at = PinAt { pin: id, kind: kind_of(target), shared: false };
-                table.state.tree.attach_pin(node, at);
-                pin.nodes.push(node);
-            }
+            pin.nodes = table.attach_pins(id, &pin.targets);
             table.pins.insert(id, pin);
         }
         table
@@ -197,7 +210,11 @@ impl LockTable {
     pub fn orphaned_admissions(&self) -> Vec<OpenAdmission> {
         let on_their_way: std::collections::BTreeSet<Seq> =
             self.pins.values().flat_map(|pin| pin.locks.iter().map(|(_, seq)| *seq)).collect();
-        self.state.open_admissions().filter(|open| !on_their_way.contains(&open.seq)).cloned().collect()
+        self.state
+            .open_admissions()
+            .filter(|open| !on_their_way.contains(&open.seq))
+            .cloned()
+            .collect()
     }
 
     /// Closes an admission that was open when the engine started.
@@ -223,8 +240,11 @@ impl LockTable {
     fn judge_write(&mut self, write: &Write, now: Now) -> Result<Judged, WriteRefusal> {
         for target in &write.targets {
             let place = self.place(target.resource());
-            let below = matches!(target, Target::Subtree(_));
-            self.expire_due_at(&place.path, place.exact, below, now);
+            let below = match target {
+                Target::Subtree(_) => DueBelow::All,
+                Target::Content(_) | Target::Members(_) => DueBelow::None,
+            };
+            self.expire_due_at(&place, below, now);
         }
         // Judging a token may end a lock, and that may make and remove nodes: places come after.
         let tokens = self.judge_tokens(write, now);
@@ -243,13 +263,11 @@ impl LockTable {
         let mut pending = None;
         for (target, place) in write.targets.iter().zip(&places) {
             self.match_locks(target, place, &live, now, &mut judged, &mut missing);
-            pending = pending.or_else(|| self.pending_at(target, place));
+            pending = pending.or_else(|| self.pending_at(target, place, &live));
         }
         if !missing.is_empty() || pending.is_some() {
-            let held: Vec<LockId> = live
-                .iter()
-                .map(|&idx| self.state.slot(idx).lock.grant.lock_id)
-                .collect();
+            let held: Vec<LockId> =
+                live.iter().map(|&idx| self.state.slot(idx).lock.grant.lock_id).collect();
             let mut found = InTheWay { pending, ..InTheWay::default() };
             self.tell_locks(&write.caller, &mut missing, &held, &mut found);
             found.presented = self.tell_tokens(&tokens, &judged.locks);
@@ -336,13 +354,7 @@ impl LockTable {
             let holds = match check {
                 Check::Known(known) => *known,
                 Check::Token(token) => match self.judge(caller, *token, now) {
-                    Ok(idx) => {
-                        let grant = &self.state.slot(idx).lock.grant;
-                        grant.resources.iter().any(|locked| match grant.depth {
-                            Depth::Infinity => locked.covers(&list.resource),
-                            Depth::Zero => *locked == list.resource,
-                        })
-                    }
+                    Ok(idx) => covers(&self.state.slot(idx).lock, &list.resource),
                     Err(_) => false,
                 },
             };
@@ -365,17 +377,10 @@ impl LockTable {
             Target::Subtree(_) => Depth::Infinity,
             Target::Content(_) | Target::Members(_) => Depth::Zero,
         };
-        let mut covering = Vec::new();
         self.visit_locks(place, Mode::Exclusive, depth, now, &mut |obstacle| {
-            if let Obstacle::Lock(idx) = obstacle {
-                covering.push(idx);
-            }
-            covering.len() < COUNT_LIMIT + live.len()
-        });
-        for idx in covering {
+            let Obstacle::Lock(idx) = obstacle else { return true };
             let lock = &self.state.slot(idx).lock;
-            let presented = live.contains(&idx);
-            if presented {
+            if live.contains(&idx) {
                 if !judged.locks.contains(&idx) {
                     judged.locks.push(idx);
                 }
@@ -384,41 +389,51 @@ impl LockTable {
             {
                 missing.push(idx);
             }
-        }
+            // Counted are only those that refuse: one of them may come after many that do not.
+            missing.len() < COUNT_LIMIT
+        });
     }
 
     /// Whether another shared lock's token serves for this shared lock: it covers the same target.
     fn shared_is_matched(&self, lock: &Lock, target: &Target, live: &[LockIdx]) -> bool {
         // A lock above the target, or on it, is asked for at the target; one below (a subtree) at
         // each place of its own that lies below.
-        let covers = |other: &Lock, point: &Resource| {
-            other.grant.resources.iter().any(|locked| match other.grant.depth {
-                Depth::Infinity => locked.covers(point),
-                Depth::Zero => locked == point,
-            })
-        };
+        let is_subtree = matches!(target, Target::Subtree(_));
         let mut points: Vec<&Resource> = Vec::new();
         if covers(lock, target.resource()) {
             points.push(target.resource());
         }
-        if matches!(target, Target::Subtree(_)) {
-            points.extend(
-                lock.grant.resources.iter().filter(|each| target.resource().covers(each)),
-            );
+        if is_subtree {
+            points
+                .extend(lock.grant.resources.iter().filter(|each| target.resource().covers(each)));
         }
+        // What goes with everything below is asked for all the way down.
+        let deep = is_subtree && lock.grant.depth == Depth::Infinity;
         points.iter().all(|point| {
             live.iter().any(|&idx| {
                 let other = &self.state.slot(idx).lock;
-                other.grant.mode == Mode::Shared && covers(other, point)
+                other.grant.mode == Mode::Shared
+                    && (!deep || other.grant.depth == Depth::Infinity)
+                    && covers(other, point)
             })
         })
     }
 
-    /// An acquire that has its place already and covers the target: no token matches it.
-    fn pending_at(&self, target: &Target, place: &Place) -> Option<crate::refusal::Pending> {
-        if self.parked.is_empty() {
+    /// An acquire that has its place already and covers the target: no token matches it, but that
+    /// of another sharer one that will share.
+    fn pending_at(
+        &self,
+        target: &Target,
+        place: &Place,
+        live: &[LockIdx],
+    ) -> Option<crate::refusal::Pending> {
+        if self.claimed == 0 {
             return None;
         }
+        let is_sharer = live.iter().any(|&idx| {
+            let lock = &self.state.slot(idx).lock;
+            lock.grant.mode == Mode::Shared && covers_all_of(lock, target)
+        });
         let depth = match target {
             Target::Subtree(_) => Depth::Infinity,
             Target::Content(_) | Target::Members(_) => Depth::Zero,
@@ -430,6 +445,7 @@ impl LockTable {
             if let Obstacle::Parked(waiter) = obstacle
                 && let Some(parked) = self.parked.get(&waiter)
                 && let Phase::Claimed { alternative, .. } = parked.phase
+                && !(is_sharer && parked.command.mode == Mode::Shared)
             {
                 found = self.pending(parked, alternative);
             }
@@ -496,19 +512,6 @@ impl LockTable {
             .collect()
     }
 
-    /// Whether a target is covered by shared locks (and then by no exclusive one).
-    fn is_shared_cover(&self, target: &Target, now: Now) -> bool {
-        let place = self.place(target.resource());
-        let mut shared = false;
-        self.visit_locks(&place, Mode::Exclusive, Depth::Zero, now, &mut |obstacle| {
-            if let Obstacle::Lock(idx) = obstacle {
-                shared = self.state.slot(idx).lock.grant.mode == Mode::Shared;
-            }
-            false
-        });
-        shared
-    }
-
     /// The newest event that the absence of other locks over a target rests on.
     fn absence(&self, target: &Target, place: &Place) -> Seq {
         let mut newest = Seq(0);
@@ -523,6 +526,20 @@ impl LockTable {
         }
         newest
     }
+}
+
+/// Whether a lock covers a resource.
+fn covers(lock: &Lock, resource: &Resource) -> bool {
+    lock.grant.resources.iter().any(|locked| match lock.grant.depth {
+        Depth::Infinity => locked.covers(resource),
+        Depth::Zero => locked == resource,
+    })
+}
+
+/// Whether a lock covers a target and, where the target has more below, that as well.
+fn covers_all_of(lock: &Lock, target: &Target) -> bool {
+    let deep_enough = lock.grant.depth == Depth::Infinity || !matches!(target, Target::Subtree(_));
+    deep_enough && covers(lock, target.resource())
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
