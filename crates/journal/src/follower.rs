@@ -136,7 +136,10 @@ fn look(
         };
         return Ok((state, None));
     };
-    let Ok(reached) = index::reached(&connection) else {
+    // One moment of the index for its position, its sum and its rows: after a failed commit the
+    // table is loaded while a follower runs. Ends with the connection.
+    let began = connection.execute_batch("BEGIN");
+    let Ok(reached) = began.and_then(|()| index::reached(&connection)) else {
         return Ok((IndexState::Damaged, None));
     };
     let (head, trimmed) = (log.head(), log.trimmed());
@@ -353,6 +356,8 @@ enum FollowError {
     Fold(#[from] FoldError<rusqlite::Error>),
     #[error("the log begins after what the index has reached")]
     TrimmedAway,
+    #[error("the index was removed")]
+    Removed,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -364,7 +369,7 @@ impl FollowError {
             Self::Fold(FoldError::Store(error)) => connect::is_damage(error),
             Self::Fold(FoldError::Row { .. } | FoldError::Gap { .. }) => true,
             Self::Store(error) => error.is_damage(),
-            Self::Stored(_) | Self::TrimmedAway => false,
+            Self::Stored(_) | Self::TrimmedAway | Self::Removed => false,
         }
     }
 }
@@ -443,6 +448,8 @@ struct Worker {
     log_path: PathBuf,
     index: Connection,
     index_path: PathBuf,
+    /// What tells the file that is open from one that took its place.
+    identity: Option<u64>,
     reached: Reached,
     /// The newest event in `terms`: between `reached.blocks` and `reached.rows` after a start.
     read: Seq,
@@ -462,7 +469,8 @@ impl Worker {
             _ => rebuild(&log, &index).map_err(failed("rebuild", &index_path))?,
         };
         let (read, terms) = (reached.blocks, Terms::default());
-        Ok(Self { log, log_path, index, index_path, reached, read, terms })
+        let identity = identity(&index_path);
+        Ok(Self { log, log_path, index, index_path, identity, reached, read, terms })
     }
 
     fn batch(&mut self) -> Result<usize, FollowError> {
@@ -471,6 +479,9 @@ impl Worker {
         let (Some(first), Some(last)) = (events.first(), events.last()) else { return Ok(0) };
         if first.seq > self.reached.rows.next() {
             return Err(FollowError::TrimmedAway);
+        }
+        if identity(&self.index_path) != self.identity {
+            return Err(FollowError::Removed);
         }
         let trimmed = sqlite::trimmed(&self.log).map_err(failed("read", &self.log_path))?;
         let path = self.index_path.clone();
@@ -524,6 +535,19 @@ impl Worker {
         }
         index::set_reached(&self.index, &reached).map_err(failed("write to", path))?;
         Ok(reached)
+    }
+}
+
+/// What the file system calls a file; none if it is not there, or has no such thing.
+fn identity(path: &Path) -> Option<u64> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        std::fs::metadata(path).ok().map(|found| found.ino())
+    }
+    #[cfg(not(unix))]
+    {
+        path.exists().then_some(0)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Judging a trail: is it the chain that was written, and did it keep its promises?
 //!
 //! Two judgements in one pass. The chain: positions without a gap, each `prev` the hash of the
-//! bytes before it, the beginning vouched for by a `trimmed` record. The promises, judged by
+//! bytes before it, a beginning that is not event 1 told by a `trimmed` record. The promises, judged by
 //! `lease_ms` and deadlines, never by wall time: no two live locks that conflict, fences that
 //! grow, every write under a lock that lived, no lock ended early.
 //!
@@ -41,8 +41,9 @@ pub struct Report {
     pub live_locks: usize,
     /// What the trail begins after, if something was removed.
     pub trimmed: Option<Trimmed>,
-    /// Whether something was removed and the record of it is not in the trail: the server
-    /// stopped between the two, and writes it at its next start.
+    /// Whether something was removed and the record of it is not in the trail yet: only the log
+    /// itself says where the trail begins. A server that trims in steps is briefly between the
+    /// two; if it stays so, somebody may have cut the beginning off.
     pub trim_record_owed: bool,
     /// What is wrong, in order; at most [`FINDINGS_MAX`].
     pub findings: Vec<Finding>,
@@ -85,9 +86,6 @@ pub enum Fault {
     /// Its `prev` is not the hash of the event before.
     #[error("its `prev` is not the hash of the event before it: one of the two was changed")]
     ChainBroken,
-    /// The trail begins here, and nothing vouches for that.
-    #[error("the trail begins here, and no `trimmed` record fits its `prev`")]
-    BeginningUnvouched,
     /// It cannot be read.
     #[error("it cannot be read: {why}")]
     Unreadable {
@@ -363,8 +361,7 @@ impl Verifier {
         }
         self.fence = self.fence.max(grant.fence);
         for resource in grant.resources.iter() {
-            if let Some(other) = self.in_the_way(grant, resource, now) {
-                let holder = self.live[&other].holder.clone();
+            if let Some((other, holder)) = self.in_the_way(grant, resource, now) {
                 let resource = resource.clone();
                 self.find(seq, Fault::Exclusion { lock: grant.lock_id, resource, other, holder });
             }
@@ -376,17 +373,23 @@ impl Verifier {
         self.insert(grant, grant.deadline);
     }
 
-    /// A live lock that conflicts with `grant` at `resource`.
-    fn in_the_way(&self, grant: &Grant, resource: &Resource, now: LeaseTime) -> Option<LockId> {
-        let conflicts = |id: &&LockId, above: bool| {
-            let live = &self.live[*id];
-            now < live.deadline
+    /// A live lock that conflicts with `grant` at `resource`, and its holder.
+    fn in_the_way(
+        &self,
+        grant: &Grant,
+        resource: &Resource,
+        now: LeaseTime,
+    ) -> Option<(LockId, Principal)> {
+        let conflict = |id: &LockId, above: bool| {
+            let live = self.live.get(id)?;
+            let conflicts = now < live.deadline
                 && (grant.mode == Mode::Exclusive || live.mode == Mode::Exclusive)
-                && (!above || live.depth == Depth::Infinity)
+                && (!above || live.depth == Depth::Infinity);
+            conflicts.then(|| (*id, live.holder.clone()))
         };
         let at = |place: &Resource, above: bool| {
             let here = self.places.get(place.as_str())?;
-            here.iter().find(|id| conflicts(id, above)).copied()
+            here.iter().find_map(|id| conflict(id, above))
         };
         if let Some(found) = at(resource, false) {
             return Some(found);
@@ -405,11 +408,8 @@ impl Verifier {
         let trunk = if resource.is_root() { "" } else { resource.as_str() };
         let (from, to) = (format!("{trunk}/"), format!("{trunk}0"));
         let below = (Bound::Excluded(from), Bound::Excluded(to));
-        self.places
-            .range::<String, _>(below)
-            .flat_map(|(_, ids)| ids)
-            .find(|id| conflicts(id, false))
-            .copied()
+        let mut below = self.places.range::<String, _>(below).flat_map(|(_, ids)| ids);
+        below.find_map(|id| conflict(id, false))
     }
 
     /// Finds fault with an event about a lock that does not live, or is another one.

@@ -166,3 +166,51 @@ fn memory_of_how_locks_ended_is_forgotten_in_the_index_too() {
     assert_eq!((report.index, &loaded), (IndexState::Current, &model));
     assert_eq!(loaded.0.keys().filter(|key| key.starts_with("ended/")).count(), 2);
 }
+
+#[test]
+fn an_index_removed_under_a_running_follower_is_built_again() {
+    let root = tempfile::tempdir().unwrap();
+    let (folder, mut log, _) = testing::open(root.path());
+    let follower = Follower::spawn(&folder, Seq(0)).unwrap();
+    let mut story = Story::default();
+    let mut events = traffic(&mut story, 50);
+    append(&mut log, &events, 10);
+    follower.notify(log.head().seq);
+    let began = Instant::now();
+    while follower.folded() < log.head().seq {
+        assert!(began.elapsed() < Duration::from_secs(15), "the follower does not catch up");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    index::remove(folder.path()).unwrap();
+    let more = traffic(&mut story, 5);
+    append(&mut log, &more, 10);
+    events.extend(more);
+    follower.notify(log.head().seq);
+    while follower.folded() < log.head().seq {
+        assert!(began.elapsed() < Duration::from_secs(15), "the follower does not catch up");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    follower.stop();
+    let (rows, report) = testing::load(&folder, &mut log);
+    assert_eq!((report.index, rows), (IndexState::Current, MapRows::of(&events)));
+}
+
+#[test]
+fn a_table_loaded_while_a_follower_runs_is_whole() {
+    let root = tempfile::tempdir().unwrap();
+    let (folder, mut log, _) = testing::open(root.path());
+    let follower = Follower::spawn(&folder, Seq(0)).unwrap();
+    let mut story = Story::default();
+    let mut events = Vec::new();
+    let mut model = MapRows::default();
+    for _ in 0..25 {
+        let more = traffic(&mut story, 20);
+        append(&mut log, &more, 10);
+        model.fold(&more);
+        events.extend(more);
+        follower.notify(log.head().seq);
+        let (rows, report) = testing::load(&folder, &mut log);
+        assert_ne!(report.index, IndexState::Damaged);
+        assert_eq!(rows, model);
+    }
+}

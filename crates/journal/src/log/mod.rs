@@ -233,6 +233,10 @@ pub trait Log: Send {
     /// Where the trail begins; none while nothing was ever removed. No I/O.
     fn trimmed(&self) -> Option<Trimmed>;
 
+    /// What the trail begins after, if no `trimmed` event with exactly this has been appended yet.
+    /// Kept with the log, so a start can make up for a record that a crash prevented. No I/O.
+    fn owed_trim_record(&self) -> Option<Trimmed>;
+
     /// The rows of the fold of everything trimmed, ordered by key: at most `limit` with a key
     /// after `after`.
     ///
@@ -242,8 +246,8 @@ pub trait Log: Send {
 
     /// Removes at most [`TRIM_CHUNK`] of the oldest events that `retention` does not keep, and
     /// folds them into the base, in one transaction. Never removes the newest event. When a run
-    /// of steps has ended, a `trimmed` event with what [`Self::trimmed`] then says belongs into
-    /// the trail.
+    /// of steps has ended, a `trimmed` event with what [`Self::owed_trim_record`] then says
+    /// belongs into the trail.
     ///
     /// # Errors
     /// When the store fails or the oldest events are unreadable; as for [`Self::append`] the log

@@ -8,12 +8,14 @@
 //! - the lease reading is the greater of `state.lease` and the newest event's own, so that a
 //!   group whose last event carries its reading writes no second page;
 //! - opening ends with a truncating checkpoint: frames that a killed process had written but not
-//!   synced are on stable storage before anything is answered from them.
+//!   synced are on stable storage before anything is answered from them. (Where a reader of
+//!   another process stands in its way, the sync of the first append does the same.)
 //!
 //! Deliberately absent: shrinking the file. Trimmed pages are used again by later events.
 
 use std::path::{Path, PathBuf};
 
+use leasehold_core::event::{Event, EventBody};
 use leasehold_core::ids::Seq;
 use leasehold_core::rows;
 use leasehold_core::time::{LeaseTime, WallTime};
@@ -50,9 +52,10 @@ const SCHEMA: &str = "
         clean INTEGER NOT NULL,
         restored INTEGER NOT NULL,
         trimmed_through INTEGER,
-        trimmed_hash BLOB
+        trimmed_hash BLOB,
+        trim_owed INTEGER NOT NULL
     );
-    INSERT INTO state VALUES (1, 0, 1, 0, NULL, NULL);
+    INSERT INTO state VALUES (1, 0, 1, 0, NULL, NULL, 0);
 ";
 
 /// How the log is opened.
@@ -146,7 +149,7 @@ pub struct SqliteLog {
     connection: Option<Connection>,
     head: Head,
     trimmed: Option<Trimmed>,
-    /// Whether `state.clean` or `state.restored` is set and the next append has to clear it.
+    /// The marks in `state`, most of which an append has to clear.
     marks: Marks,
     buffer: Vec<u8>,
 }
@@ -155,6 +158,7 @@ pub struct SqliteLog {
 struct Marks {
     clean: bool,
     restored: bool,
+    trim_owed: bool,
 }
 
 /// What the file says about itself.
@@ -260,12 +264,22 @@ impl SqliteLog {
         marks: Marks,
     ) -> Result<(), LogError> {
         connection
-            .prepare_cached("UPDATE state SET lease = ?1, clean = ?2, restored = ?3")
+            .prepare_cached(
+                "UPDATE state SET lease = ?1, clean = ?2, restored = ?3, trim_owed = ?4",
+            )
             .and_then(|mut update| {
-                update.execute(params![int(lease.0), marks.clean, marks.restored])
+                update.execute(params![int(lease.0), marks.clean, marks.restored, marks.trim_owed])
             })
             .map_err(failed("write the lease reading to", &self.path))?;
         Ok(())
+    }
+
+    /// Whether an event is the record of the newest trim.
+    fn records(&self, event: &Event) -> bool {
+        let EventBody::Trimmed { through, hash } = &event.body else { return false };
+        self.trimmed.is_some_and(|trimmed| {
+            trimmed.through == *through && super::from_hex(hash) == Some(trimmed.hash)
+        })
     }
 
     fn write_group(
@@ -291,7 +305,9 @@ impl SqliteLog {
         let told = group.events.last().map(|event| event.lease);
         // Whoever appends is running. That a restore has been dealt with, only an event can tell.
         let restored = self.marks.restored && group.events.is_empty();
-        let marks = Marks { clean: false, restored };
+        let trim_owed =
+            self.marks.trim_owed && !group.events.iter().any(|event| self.records(event));
+        let marks = Marks { clean: false, restored, trim_owed };
         if told != Some(group.lease) || marks != self.marks {
             self.set_state(connection, group.lease, marks)?;
         }
@@ -353,6 +369,10 @@ impl Log for SqliteLog {
         self.trimmed
     }
 
+    fn owed_trim_record(&self) -> Option<Trimmed> {
+        self.trimmed.filter(|_| self.marks.trim_owed)
+    }
+
     fn base(&mut self, after: &str, limit: usize) -> Result<Vec<BaseRow>, LogError> {
         let connection = self.connection()?;
         Ok(base(connection, after, limit).map_err(failed("read the base of", &self.path))?)
@@ -377,7 +397,9 @@ impl Log for SqliteLog {
                 .and_then(|mut delete| delete.execute([int(trimmed.through.0)]))
                 .map_err(failed("trim", path))?;
             connection
-                .prepare_cached("UPDATE state SET trimmed_through = ?1, trimmed_hash = ?2")
+                .prepare_cached(
+                    "UPDATE state SET trimmed_through = ?1, trimmed_hash = ?2, trim_owed = 1",
+                )
                 .and_then(|mut update| {
                     update.execute(params![int(trimmed.through.0), trimmed.hash])
                 })
@@ -385,6 +407,7 @@ impl Log for SqliteLog {
             Ok(())
         })?;
         self.trimmed = Some(trimmed);
+        self.marks.trim_owed = true;
         Ok(TrimStep { removed, more: removed == TRIM_CHUNK })
     }
 
@@ -392,7 +415,7 @@ impl Log for SqliteLog {
         if lease < self.head.lease {
             return Err(LogError::LeaseGoesBack { durable: self.head.lease, found: lease });
         }
-        let marks = Marks { clean: true, restored: self.marks.restored };
+        let marks = Marks { clean: true, ..self.marks };
         self.transact("close", |log, connection| log.set_state(connection, lease, marks))?;
         self.marks = marks;
         self.head.lease = lease;
@@ -532,14 +555,14 @@ fn inspect(connection: &Connection, path: &Path) -> Result<Found, LogError> {
 
 fn state(connection: &Connection) -> rusqlite::Result<(LeaseTime, Marks, Option<Trimmed>)> {
     connection.query_row(
-        "SELECT lease, clean, restored, trimmed_through, trimmed_hash FROM state",
+        "SELECT lease, clean, restored, trimmed_through, trimmed_hash, trim_owed FROM state",
         [],
         |row| {
             let through: Option<i64> = row.get(3)?;
             let hash: Option<Hash> = row.get(4)?;
             Ok((
                 LeaseTime(uint(row.get(0)?)),
-                Marks { clean: row.get(1)?, restored: row.get(2)? },
+                Marks { clean: row.get(1)?, restored: row.get(2)?, trim_owed: row.get(5)? },
                 through.zip(hash).map(|(through, hash)| Trimmed { through: seq(through), hash }),
             ))
         },
@@ -658,7 +681,7 @@ pub(crate) fn body<'a>(row: &'a rusqlite::Row<'_>) -> rusqlite::Result<&'a [u8]>
 
 /// What one trim is to remove.
 struct Due {
-    events: Vec<leasehold_core::event::Event>,
+    events: Vec<Event>,
     cut: Option<Trimmed>,
 }
 
