@@ -86,6 +86,39 @@ fn a_backup_taken_while_a_server_writes_restores_to_a_whole_trail() {
     assert!(left.iter().all(|name| !name.contains("partial")), "{left:?}");
 }
 
+const FROM: &str = "LEASEHOLD_TEST_BACKUP_FROM";
+const TO: &str = "LEASEHOLD_TEST_BACKUP_TO";
+
+#[test]
+#[ignore = "the child of the test below; does nothing by itself"]
+fn the_child_makes_a_backup() {
+    let (Some(from), Some(to)) = (std::env::var_os(FROM), std::env::var_os(TO)) else { return };
+    backup(Path::new(&from), None, Path::new(&to), false).unwrap();
+}
+
+#[test]
+fn another_process_makes_a_backup_and_leaves_the_write_ahead_file_to_the_server() {
+    let root = tempfile::tempdir().unwrap();
+    let (data, dest) = (root.path().join("data"), root.path().join("backup"));
+    let (_folder, mut log, _) = testing::open(&data);
+    let mut story = Story::default();
+    append(&mut log, &traffic(&mut story, 50), 10);
+    let wal = data.join("log.db-wal");
+    let before = fs::read(&wal).unwrap();
+    assert!(!before.is_empty());
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "backup::tests::the_child_makes_a_backup"])
+        .env(FROM, &data)
+        .env(TO, &dest)
+        .output()
+        .unwrap();
+    assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
+    assert_eq!(fs::read(&wal).unwrap(), before);
+    append(&mut log, &traffic(&mut story, 5), 10);
+    let report = restore(&dest, &root.path().join("new")).unwrap();
+    assert!(report.head.seq > Seq(0) && report.head.seq < log.head().seq);
+}
+
 #[test]
 fn a_folder_with_anything_in_it_is_not_restored_into() {
     let root = tempfile::tempdir().unwrap();
