@@ -1,8 +1,10 @@
+use leasehold_core::event::Event;
+use leasehold_core::time::WallTime;
+
 use super::*;
 use crate::log::sqlite::SqliteLog;
-use crate::log::{Head, Retention};
+use crate::log::{Head, Log, Retention};
 use crate::testing::{self, MapRows, Story, append, script, traffic};
-use leasehold_core::time::WallTime;
 
 /// Waits for the follower, at most some seconds.
 fn follow(folder: &DataFolder, head: Head) {

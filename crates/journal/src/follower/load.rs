@@ -1,0 +1,196 @@
+//! Loading the lock table at a start: the rows of the index, or the base, and then the events
+//! after them.
+//!
+//! What always holds: whatever state the index is in, what is loaded is the fold of the log, and
+//! memory is bounded by a chunk of it. Deliberately absent: writing. An index that cannot be used
+//! is removed, and the follower builds it again.
+
+use std::path::{Path, PathBuf};
+
+use leasehold_core::event::Event;
+use leasehold_core::ids::Seq;
+use leasehold_core::rows::Row;
+use rusqlite::Connection;
+
+use super::BASE_CHUNK;
+use crate::connect::{self, StoreError, failed};
+use crate::folder::DataFolder;
+use crate::index::{self, Reached};
+use crate::log::{Log, LogError, hash};
+use crate::recovery::{Case, IndexState, LogState, WalState, classify};
+
+/// One part of the lock table at a start.
+#[derive(Clone, Debug)]
+pub enum Loaded {
+    /// A row of the fold.
+    Row(Row),
+    /// An event after the position of the rows.
+    Event(Event),
+}
+
+/// What a start was made of.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct LoadReport {
+    /// What the index was.
+    pub index: IndexState,
+    /// How many rows were loaded.
+    pub rows: u64,
+    /// How many events were folded after them.
+    pub events: u64,
+}
+
+/// Why the lock table could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The log failed.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// A row is not what its name says.
+    #[error("the row `{key}` in {} cannot be read", path.display())]
+    Row {
+        /// Its name.
+        key: String,
+        /// The file it is in.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// How many events, and rows of the base, are in memory at once.
+const CHUNK: usize = 1024;
+
+/// Loads the lock table: first all rows, then, in order, the events after them, up to the head.
+///
+/// An index that is missing, damaged, of another version or of another history is removed, and
+/// the base and every event of the log take its place. Memory is bounded by the size of a chunk.
+///
+/// # Errors
+/// When the log fails, or an event or a row is unreadable.
+pub fn load(
+    folder: &DataFolder,
+    log: &mut dyn Log,
+    sink: &mut dyn FnMut(Loaded),
+) -> Result<LoadReport, LoadError> {
+    let (state, index) = look(folder.path(), log)?;
+    let mut report = LoadReport { index: state, rows: 0, events: 0 };
+    let mut at = match (classify(LogState::Usable, WalState::Absent, state), index) {
+        (Case::UseIndex | Case::FoldTail, Some((connection, reached))) => {
+            report.rows = load_index(&connection, folder.path(), sink)?;
+            reached.rows
+        }
+        _ => {
+            if state != IndexState::Missing {
+                tracing::warn!(index = ?state, "the index is built again from the log");
+                index::remove(folder.path())?;
+            }
+            report.rows = load_base(folder, log, sink)?;
+            log.trimmed().map_or(Seq(0), |trimmed| trimmed.through)
+        }
+    };
+    loop {
+        let events = log.read(at.next(), CHUNK)?;
+        let Some(last) = events.last() else { break };
+        if events[0].seq != at.next() {
+            let what = "the event is missing".to_owned();
+            return Err(LogError::Damaged { seq: at.next(), what }.into());
+        }
+        at = last.seq;
+        report.events += events.len() as u64;
+        for stored in &events {
+            sink(Loaded::Event(stored.event().map_err(LogError::from)?));
+        }
+    }
+    Ok(report)
+}
+
+/// What the index is to the log, and a connection to it if it can be used.
+fn look(
+    folder: &Path,
+    log: &mut dyn Log,
+) -> Result<(IndexState, Option<(Connection, Reached)>), LogError> {
+    if !index::path(folder).exists() {
+        return Ok((IndexState::Missing, None));
+    }
+    let Some(connection) = index::open_reader(folder) else {
+        let other = connect::reader(&index::path(folder))
+            .and_then(|connection| connect::versions(&connection));
+        let state = match other {
+            Ok(_) => IndexState::OtherVersion,
+            Err(_) => IndexState::Damaged,
+        };
+        return Ok((state, None));
+    };
+    // One moment of the index for its position, its sum and its rows: after a failed commit the
+    // table is loaded while a follower runs. Ends with the connection.
+    let began = connection.execute_batch("BEGIN");
+    let Ok(reached) = began.and_then(|()| index::reached(&connection)) else {
+        return Ok((IndexState::Damaged, None));
+    };
+    let (head, trimmed) = (log.head(), log.trimmed());
+    let state = index::compare(&reached, &head, trimmed, |seq| {
+        let found = log.read(seq, 1)?.pop();
+        let found = found.filter(|stored| stored.seq == seq);
+        Ok::<_, LogError>(found.map(|stored| hash(&stored.bytes)))
+    })?;
+    if !matches!(state, IndexState::Current | IndexState::Behind) {
+        return Ok((state, None));
+    }
+    match index::rows_sum(&connection) {
+        Ok(sum) if sum == reached.rows_sum => Ok((state, Some((connection, reached)))),
+        _ => Ok((IndexState::Damaged, None)),
+    }
+}
+
+fn load_index(
+    connection: &Connection,
+    folder: &Path,
+    sink: &mut dyn FnMut(Loaded),
+) -> Result<u64, LoadError> {
+    let path = index::path(folder);
+    let mut rows = 0;
+    let mut wrong = None;
+    index::for_each_row(connection, |key, value| {
+        if wrong.is_none() {
+            match Row::parse(key, value) {
+                Ok(row) => {
+                    rows += 1;
+                    row.into_iter().for_each(|row| sink(Loaded::Row(row)));
+                }
+                Err(source) => {
+                    wrong =
+                        Some(LoadError::Row { key: key.to_owned(), path: path.clone(), source });
+                }
+            }
+        }
+    })
+    .map_err(failed("read the rows of", &path))?;
+    wrong.map_or(Ok(rows), Err)
+}
+
+fn load_base(
+    folder: &DataFolder,
+    log: &mut dyn Log,
+    sink: &mut dyn FnMut(Loaded),
+) -> Result<u64, LoadError> {
+    let mut rows = 0;
+    let mut after = String::new();
+    loop {
+        let chunk = log.base(&after, BASE_CHUNK)?;
+        let Some(last) = chunk.last() else { return Ok(rows) };
+        after.clone_from(&last.key);
+        rows += chunk.len() as u64;
+        for base in chunk {
+            let row = Row::parse(&base.key, &base.value).map_err(|source| LoadError::Row {
+                key: base.key.clone(),
+                path: folder.log_path(),
+                source,
+            })?;
+            row.into_iter().for_each(|row| sink(Loaded::Row(row)));
+        }
+    }
+}
