@@ -1,5 +1,14 @@
 //! The one path for every write: targets, tokens, admission, the permit, the record.
+//!
+//! Modules in reading order: bodies ([`body`]), who asks ([`call`]), what holds where ([`rules`]),
+//! what stands behind ([`upstream`]), what a request says of locks ([`tokens`], [`if_header`]),
+//! the guard ([`guard`]), and how a refusal is told ([`telling`]).
 
 pub mod body;
+pub mod call;
+pub mod guard;
+pub mod if_header;
 pub mod rules;
+pub mod telling;
+pub mod tokens;
 pub mod upstream;

@@ -74,9 +74,10 @@ impl Rules {
     /// The rule for `resource`, and its number in the file, from 1; 0 for the defaults.
     #[must_use]
     pub fn find(&self, resource: &Resource) -> (usize, &Rule) {
-        let matched = self.rules.iter().position(|rule| {
-            rule.patterns.iter().any(|pattern| pattern.matches(resource))
-        });
+        let matched = self
+            .rules
+            .iter()
+            .position(|rule| rule.patterns.iter().any(|pattern| pattern.matches(resource)));
         match matched {
             Some(at) => (at + 1, &self.rules[at]),
             None if resource.is_root() => (0, &self.root_default),

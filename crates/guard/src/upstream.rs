@@ -66,6 +66,16 @@ pub trait Upstream: Send + Sync + 'static {
     /// The targets that the head alone names: what is checked before the body is read.
     fn early_targets(&self, head: &Parts, resource: &Resource) -> Vec<Target>;
 
+    /// The current entity tag of a resource, for the conditions of an `If` header; none where there
+    /// is nothing.
+    ///
+    /// # Errors
+    /// When it cannot be known.
+    fn etag<'a>(
+        &'a self,
+        resource: &'a Resource,
+    ) -> BoxFuture<'a, Result<Option<String>, Box<Problem>>>;
+
     /// Step 6: reads what it needs of the body.
     fn plan<'a>(
         &'a self,

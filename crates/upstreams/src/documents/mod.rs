@@ -49,6 +49,7 @@ use uuid::Uuid;
 use self::answer::Shown;
 use self::apply::Applied;
 use self::batch::Carried;
+use self::key::Key;
 use self::listing::Question;
 use self::plan::Change;
 use self::preconditions::Conditions;
@@ -346,6 +347,20 @@ impl Upstream for Documents {
 
     fn early_targets(&self, head: &Parts, resource: &Resource) -> Vec<Target> {
         plan::early_targets(&head.method, resource)
+    }
+
+    fn etag<'a>(
+        &'a self,
+        resource: &'a Resource,
+    ) -> BoxFuture<'a, Result<Option<String>, Box<Problem>>> {
+        Box::pin(async move {
+            let key = Key::of(resource);
+            let meta = self.readers.ask(move |connection| store::meta(connection, &key)).await;
+            match meta {
+                Ok(meta) => Ok(meta.map(|meta| self.settings.etag(meta.version))),
+                Err(failure) => Err(answer::storage(failure)),
+            }
+        })
     }
 
     fn plan<'a>(

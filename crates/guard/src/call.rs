@@ -1,0 +1,61 @@
+//! One request, as everything behind identity sees it.
+
+use std::sync::Arc;
+
+use leasehold_core::caller::{Caller, Permission};
+use leasehold_core::event::Origin;
+use leasehold_core::lock::Dialect;
+use leasehold_core::resource::Resource;
+use leasehold_problems::{Name, Problem};
+
+/// Who asks, and where from.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Who asks.
+    pub caller: Caller,
+    /// The id of the request.
+    pub request_id: Arc<str>,
+    /// The address of the peer.
+    pub remote_addr: Option<Arc<str>>,
+}
+
+impl Call {
+    /// Where a command of this request comes from, for the trail.
+    #[must_use]
+    pub fn origin(&self, dialect: Dialect) -> Origin {
+        Origin {
+            actor: Some(self.caller.principal.clone()),
+            dialect,
+            request_id: Some(self.request_id.clone()),
+            remote_addr: self.remote_addr.clone(),
+        }
+    }
+
+    /// Whether the caller may do this to `resource`.
+    ///
+    /// # Errors
+    /// `403 forbidden`.
+    pub fn need(&self, permission: Permission, resource: &Resource) -> Result<(), Box<Problem>> {
+        if self.caller.may(permission, resource) {
+            return Ok(());
+        }
+        Err(Box::new(self.forbidden(permission, &format!("for {resource}"))))
+    }
+
+    /// Whether the caller may do this everywhere.
+    ///
+    /// # Errors
+    /// `403 forbidden`.
+    pub fn need_everywhere(&self, permission: Permission) -> Result<(), Box<Problem>> {
+        if self.caller.may_everywhere(permission) {
+            return Ok(());
+        }
+        Err(Box::new(self.forbidden(permission, "for this")))
+    }
+
+    fn forbidden(&self, permission: Permission, what: &str) -> Problem {
+        let word = permission.as_str();
+        Problem::new(Name::Forbidden, format!("The permission `{word}` is needed {what}."))
+            .with("permission", word)
+    }
+}

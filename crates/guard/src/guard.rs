@@ -1,0 +1,409 @@
+//! The guard: the one path for every write, whatever is behind it.
+//!
+//! A write is checked by what its head names before its body is read; then it is read, its targets
+//! are named, and it is admitted and pinned in one step. A write that is let through runs in a
+//! task of its own, which owns the permit: a client that goes away cancels nothing.
+//!
+//! Deliberately absent: any knowledge of what stands behind it, and any rule about locks.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use http::header::{IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+use leasehold_core::caller::Permission;
+use leasehold_core::command::{Check, IfList, Presented, Write};
+use leasehold_core::event::WriteResult;
+use leasehold_core::lock::{Dialect, LetGo};
+use leasehold_core::resource::Resource;
+use leasehold_core::target::Target;
+use leasehold_engine::{Engine, Permit};
+use leasehold_problems::{Name, Problem};
+use tokio_util::task::TaskTracker;
+
+use crate::body::Body;
+use crate::call::Call;
+use crate::if_header::{self, Condition};
+use crate::rules::Rules;
+use crate::telling::{Telling, engine_error};
+use crate::tokens::{self, malformed};
+use crate::upstream::{Admitted, Answer, BoxFuture, Execution, Upstream};
+
+/// Tells a holder, in the answer to a write, that somebody asks it to let go.
+pub const X_LOCK_REQUESTED_BY: HeaderName = HeaderName::from_static("x-lock-requested-by");
+
+/// How often a write may turn out to change something else than it was let through for.
+const MAX_RETARGETS: usize = 16;
+
+/// The guard. Cheap to clone.
+pub struct Guard<U> {
+    shared: Arc<Shared<U>>,
+}
+
+struct Shared<U> {
+    engine: Engine,
+    upstream: Arc<U>,
+    rules: Arc<ArcSwap<Rules>>,
+    lock_suffix: String,
+    writes: TaskTracker,
+}
+
+impl<U> Clone for Guard<U> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone() }
+    }
+}
+
+/// What a request says of locks and preconditions.
+#[derive(Clone, Debug, Default)]
+pub struct Claims {
+    /// The tokens presented, those of an `If` header not among them.
+    pub tokens: Vec<Presented>,
+    /// The lists of its `If` header.
+    pub conditions: Vec<IfList>,
+    /// Whether it has a precondition of RFC 9110.
+    pub has_precondition: bool,
+}
+
+/// A write that has been read, whatever it is.
+pub trait Work: Send + 'static {
+    /// Everything that it changes, as things stand.
+    fn targets<'a>(&'a self) -> BoxFuture<'a, Vec<Target>>;
+
+    /// Carries it out; none where it was not applied because it changes something else than it
+    /// was let through for.
+    fn execute<'a>(&'a mut self, admitted: &'a Admitted) -> BoxFuture<'a, Option<Answer>>;
+}
+
+struct Single<U: Upstream> {
+    upstream: Arc<U>,
+    plan: Option<U::Plan>,
+}
+
+impl<U: Upstream> Work for Single<U>
+where
+    U::Plan: Sync,
+{
+    fn targets<'a>(&'a self) -> BoxFuture<'a, Vec<Target>> {
+        Box::pin(async move {
+            match &self.plan {
+                Some(plan) => self.upstream.targets(plan).await,
+                None => Vec::new(),
+            }
+        })
+    }
+
+    fn execute<'a>(&'a mut self, admitted: &'a Admitted) -> BoxFuture<'a, Option<Answer>> {
+        Box::pin(async move {
+            match self.upstream.execute(self.plan.take()?, admitted).await {
+                Execution::Ended(answer) => Some(answer),
+                Execution::Retarget(plan) => {
+                    self.plan = Some(plan);
+                    None
+                }
+            }
+        })
+    }
+}
+
+/// Whether a method is safe: such requests always pass (RFC 9110, section 9.2.1, and the reading
+/// methods of WebDAV).
+#[must_use]
+pub fn is_safe(method: &Method) -> bool {
+    matches!(method.as_str(), "GET" | "HEAD" | "OPTIONS" | "PROPFIND" | "REPORT" | "SEARCH")
+}
+
+impl<U: Upstream> Guard<U>
+where
+    U::Plan: Sync,
+{
+    /// A guard in front of `upstream`.
+    #[must_use]
+    pub fn new(
+        engine: Engine,
+        upstream: Arc<U>,
+        rules: Arc<ArcSwap<Rules>>,
+        lock_suffix: &str,
+    ) -> Self {
+        let writes = TaskTracker::new();
+        let lock_suffix = lock_suffix.to_owned();
+        Self { shared: Arc::new(Shared { engine, upstream, rules, lock_suffix, writes }) }
+    }
+
+    /// What stands behind it.
+    #[must_use]
+    pub fn upstream(&self) -> &Arc<U> {
+        &self.shared.upstream
+    }
+
+    /// The engine it asks.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.shared.engine
+    }
+
+    /// Waits until every write that was let through has ended. No more may come.
+    pub async fn drained(&self) {
+        self.shared.writes.close();
+        self.shared.writes.wait().await;
+    }
+
+    /// Answers one request to a resource.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn handle(&self, request: Request<Body>, resource: Resource, call: &Call) -> Answer {
+        if is_safe(request.method()) {
+            call.need(Permission::Read, &resource)?;
+            return self.shared.upstream.read(request, resource).await;
+        }
+        self.write(request, resource, call).await
+    }
+
+    async fn write(&self, request: Request<Body>, resource: Resource, call: &Call) -> Answer {
+        let shared = &self.shared;
+        let (mut head, body) = request.into_parts();
+        let claims = self.claims(&mut head, &resource).await?;
+        call.need(Permission::Write, &resource)?;
+        shared.upstream.allow(&head, &resource)?;
+        let early = shared.upstream.early_targets(&head, &resource);
+        let method: Arc<str> = Arc::from(head.method.as_str());
+        let write = self.judged(call, method, resource.clone(), early, &claims)?;
+        shared.engine.check(&write).await.map_err(|refused| self.tell(call, &resource, refused))?;
+        let plan = shared.upstream.plan(head, resource, body).await?;
+        let work = Single { upstream: shared.upstream.clone(), plan: Some(plan) };
+        self.carry_out(call, write, work).await
+    }
+
+    /// What a request says of locks and preconditions. Where the `If` header was true by an entity
+    /// tag, that tag becomes an `If-Match`, so that it is judged again when the write is applied.
+    ///
+    /// # Errors
+    /// `400` for a field that cannot be read.
+    pub async fn claims(
+        &self,
+        head: &mut Parts,
+        resource: &Resource,
+    ) -> Result<Claims, Box<Problem>> {
+        let engine = &self.shared.engine;
+        let tokens = tokens::presented(engine, &head.headers)?;
+        let mut etag_of_target = None;
+        let conditions = self.conditions(&head.headers, resource, &mut etag_of_target).await?;
+        if let Some(etag) = etag_of_target
+            && !head.headers.contains_key(IF_MATCH)
+            && let Ok(value) = HeaderValue::from_str(&etag)
+        {
+            head.headers.insert(IF_MATCH, value);
+        }
+        let has = |name| head.headers.contains_key(name);
+        let has_precondition = has(IF_MATCH) || has(IF_NONE_MATCH) || has(IF_UNMODIFIED_SINCE);
+        Ok(Claims { tokens, conditions, has_precondition })
+    }
+
+    async fn conditions(
+        &self,
+        headers: &HeaderMap,
+        target: &Resource,
+        etag_of_target: &mut Option<String>,
+    ) -> Result<Vec<IfList>, Box<Problem>> {
+        let mut lists = Vec::new();
+        for list in if_header::parse(headers)? {
+            let resource = match list.tag {
+                None => target.clone(),
+                Some(tag) => tagged(tag)?,
+            };
+            let mut checks = Vec::with_capacity(list.conditions.len());
+            for (negated, condition) in list.conditions {
+                let check = match condition {
+                    Condition::Token("DAV:no-lock") => Check::Known(false),
+                    Condition::Token(uri) => Check::Token(tokens::read(&self.shared.engine, uri)),
+                    Condition::Etag(etag) => {
+                        let current = self.shared.upstream.etag(&resource).await?;
+                        let same = current.as_deref() == Some(etag);
+                        if same && !negated && resource == *target {
+                            *etag_of_target = current;
+                        }
+                        Check::Known(same)
+                    }
+                };
+                checks.push((negated, check));
+            }
+            lists.push(IfList { resource, checks });
+        }
+        Ok(lists)
+    }
+
+    /// A write as the table judges it.
+    ///
+    /// # Errors
+    /// `403 forbidden` for a target that the caller may not write to.
+    pub fn judged(
+        &self,
+        call: &Call,
+        method: Arc<str>,
+        resource: Resource,
+        targets: Vec<Target>,
+        claims: &Claims,
+    ) -> Result<Write, Box<Problem>> {
+        let rules = self.shared.rules.load();
+        let mut write = Write {
+            caller: call.caller.clone(),
+            origin: call.origin(Dialect::Http),
+            method,
+            targets: Vec::new(),
+            tokens: claims.tokens.clone(),
+            conditions: claims.conditions.clone(),
+            lacks_precondition: false,
+            resource,
+        };
+        self.aim(call, &rules, &mut write, targets)?;
+        write.lacks_precondition = !claims.has_precondition
+            && write.targets.iter().any(|target| {
+                matches!(target, Target::Content(_) | Target::Subtree(_))
+                    && rules.find(target.resource()).1.require_precondition
+            });
+        Ok(write)
+    }
+
+    fn aim(
+        &self,
+        call: &Call,
+        rules: &Rules,
+        write: &mut Write,
+        targets: Vec<Target>,
+    ) -> Result<(), Box<Problem>> {
+        write.targets.clear();
+        for target in targets {
+            if matches!(target, Target::Content(_) | Target::Subtree(_)) {
+                call.need(Permission::Write, target.resource())?;
+            }
+            write.targets.push(match target {
+                Target::Content(resource) if rules.find(&resource).1.covers_below => {
+                    Target::Subtree(resource)
+                }
+                target => target,
+            });
+        }
+        Ok(())
+    }
+
+    fn tell(
+        &self,
+        call: &Call,
+        resource: &Resource,
+        refused: leasehold_engine::Refused<leasehold_core::refusal::WriteRefusal>,
+    ) -> Box<Problem> {
+        let rules = self.shared.rules.load();
+        let telling = Telling {
+            engine: &self.shared.engine,
+            rules: &rules,
+            caller: &call.caller,
+            lock_suffix: &self.shared.lock_suffix,
+        };
+        telling.write(resource, refused)
+    }
+
+    /// Admits a write and carries it out in a task of its own.
+    ///
+    /// # Errors
+    /// The refusal, or `503` when the task was lost.
+    pub async fn carry_out(&self, call: &Call, write: Write, mut work: impl Work) -> Answer {
+        let (mut write, targets) = (write, work.targets().await);
+        let permit = self.admit(call, &mut write, targets.clone()).await?;
+        let guard = self.clone();
+        let call = call.clone();
+        // From here on nothing that the client does ends the write.
+        let task = self
+            .shared
+            .writes
+            .spawn(async move { guard.run(&call, write, targets, permit, &mut work).await });
+        match task.await {
+            Ok(answer) => answer,
+            Err(error) => {
+                tracing::error!(%error, "a write has panicked; its outcome is unknown");
+                Err(Box::new(engine_error(leasehold_engine::EngineError::StorageFailure)))
+            }
+        }
+    }
+
+    async fn admit(
+        &self,
+        call: &Call,
+        write: &mut Write,
+        targets: Vec<Target>,
+    ) -> Result<Permit, Box<Problem>> {
+        let rules = self.shared.rules.load_full();
+        self.aim(call, &rules, write, targets)?;
+        self.shared
+            .engine
+            .admit(write)
+            .await
+            .map_err(|refused| self.tell(call, &write.resource, refused))
+    }
+
+    async fn run(
+        &self,
+        call: &Call,
+        mut write: Write,
+        mut targets: Vec<Target>,
+        mut permit: Permit,
+        work: &mut impl Work,
+    ) -> Answer {
+        for _ in 0..MAX_RETARGETS {
+            let admitted = Admitted { admission: permit.admission(), targets };
+            let requested = permit.requested().cloned();
+            permit.sending();
+            if let Some(answer) = work.execute(&admitted).await {
+                permit.complete(result_of(&answer));
+                return answer.map(|response| with_request(response, requested.as_ref()));
+            }
+            // It was not applied, and it is known that it was not.
+            permit.complete(WriteResult::NotSent);
+            targets = work.targets().await;
+            permit = self.admit(call, &mut write, targets.clone()).await?;
+        }
+        drop(permit);
+        Err(Box::new(
+            Problem::new(
+                Name::Unavailable,
+                "The resource appeared and went again and again meanwhile; nothing was done.",
+            )
+            .retry_after(1),
+        ))
+    }
+}
+
+fn result_of(answer: &Answer) -> WriteResult {
+    match answer {
+        Ok(response) => WriteResult::Answered(response.status().as_u16()),
+        // Whether a commit that failed has taken effect shows when the store is open again.
+        Err(problem) if problem.name == Name::StorageFailure => WriteResult::Unknown,
+        Err(problem) => WriteResult::Answered(problem.status().as_u16()),
+    }
+}
+
+fn with_request(
+    mut response: http::Response<Body>,
+    requested: Option<&LetGo>,
+) -> http::Response<Body> {
+    // A name that a header field cannot carry is told by the next renewal instead.
+    if let Some(let_go) = requested
+        && let Ok(by) = HeaderValue::from_str(let_go.by.as_str())
+    {
+        response.headers_mut().insert(X_LOCK_REQUESTED_BY, by);
+    }
+    response
+}
+
+/// The resource that a tag of an `If` header names: the path counts, the host does not, because a
+/// proxy may have changed it.
+fn tagged(tag: &str) -> Result<Resource, Box<Problem>> {
+    let broken = || malformed("If", "The If header names something that is no resource.");
+    let path = if tag.starts_with('/') {
+        tag.to_owned()
+    } else {
+        tag.parse::<Uri>().map_err(|_| broken())?.path().to_owned()
+    };
+    Resource::parse(&path).map_err(|_| broken())
+}
