@@ -30,7 +30,6 @@ pub(crate) struct Committer {
     pub(crate) classify: Classify,
     pub(crate) seed: u64,
     pub(crate) limits: TableLimits,
-    pub(crate) trimmed: bool,
     pub(crate) trim_at: Instant,
     pub(crate) reading_at: Instant,
 }
@@ -211,14 +210,11 @@ impl Committer {
         let retention = *self.retention.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         match self.log.trim(&retention, self.shared.clock.wall()) {
             Ok(step) => {
-                self.trimmed |= step.removed > 0;
                 if step.more {
                     return;
                 }
                 self.trim_at = Instant::now() + TRIM;
-                if std::mem::take(&mut self.trimmed) {
-                    self.record_trim();
-                }
+                self.record_trim();
             }
             Err(error) => {
                 self.trim_at = Instant::now() + TRIM;
@@ -229,9 +225,9 @@ impl Committer {
     }
 
     fn record_trim(&self) {
-        let Some(trimmed) = self.log.trimmed() else { return };
+        let Some(trimmed) = self.log.owed_trim_record() else { return };
         let body = EventBody::Trimmed { through: trimmed.through, hash: hex(&trimmed.hash).into() };
-        // Refused only while stopping; the record is then made after the next trim.
+        // Refused only while stopping; it is still owed at the next start.
         let _ = self.shared.decide(|core, now| {
             core.table.record(body, Origin::default(), now);
         });

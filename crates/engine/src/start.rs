@@ -223,7 +223,6 @@ impl Loading {
             classify,
             seed: self.seed,
             limits: self.options.limits,
-            trimmed: false,
             trim_at: Instant::now(),
             reading_at: Instant::now(),
         };

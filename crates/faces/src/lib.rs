@@ -1,1 +1,5 @@
-//! The dialects: wire in, commands out, outcomes back to wire
+//! The dialects: wire in, commands out, outcomes back to wire.
+//!
+//! One module a dialect. Deliberately absent: deciding anything about locks.
+
+pub mod json_api;

@@ -1,0 +1,177 @@
+//! The JSON API: the lock endpoints of every resource, and `/-/locks`.
+//!
+//! Modules in reading order: which endpoint a path is ([`endpoint`]), reading a body
+//! ([`fields`]), what is asked for by header fields ([`asking`]), and the commands:
+//! [`acquire`], [`held`], [`freeze`], [`shown`].
+
+pub mod acquire;
+pub mod asking;
+pub mod endpoint;
+pub mod fields;
+pub mod freeze;
+pub mod held;
+pub mod shown;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use leasehold_core::command::{Address, Presented};
+use leasehold_core::ids::LockId;
+use leasehold_core::lock::Ended;
+use leasehold_core::resource::Resource;
+use leasehold_engine::Engine;
+use leasehold_guard::body::{Body, empty, full};
+use leasehold_guard::call::Call;
+use leasehold_guard::rules::Rules;
+use leasehold_guard::telling::Telling;
+use leasehold_guard::tokens;
+use leasehold_guard::upstream::{Answer, BoxFuture};
+use leasehold_problems::{Name, Problem};
+use serde_json::Value;
+
+use self::endpoint::Action;
+
+/// Looks up in the trail what is no longer kept in memory of a lock that has ended.
+pub trait Trail: Send + Sync + 'static {
+    /// How a lock ended; none where the trail does not say.
+    fn how_ended(&self, lock_id: LockId) -> BoxFuture<'_, Option<Ended>>;
+}
+
+/// How the JSON API is set up.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The suffix of lock endpoints, `/lock`.
+    pub lock_suffix: String,
+    /// The prefix of the server's own space, `/-/`.
+    pub prefix: String,
+    /// How long an acquire that meets only writes under way is held, in milliseconds.
+    pub drain_wait_ms: u64,
+}
+
+/// The JSON API. Cheap to clone.
+#[derive(Clone)]
+pub struct JsonApi {
+    pub(crate) engine: Engine,
+    pub(crate) rules: Arc<ArcSwap<Rules>>,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) trail: Arc<dyn Trail>,
+}
+
+impl JsonApi {
+    /// The JSON API of this engine.
+    #[must_use]
+    pub fn new(
+        engine: Engine,
+        rules: Arc<ArcSwap<Rules>>,
+        settings: Settings,
+        trail: Arc<dyn Trail>,
+    ) -> Self {
+        Self { engine, rules, settings: Arc::new(settings), trail }
+    }
+
+    /// Answers a request to a lock endpoint of `resource`.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn handle(
+        &self,
+        request: Request<Body>,
+        resource: Resource,
+        action: Action,
+        call: &Call,
+    ) -> Answer {
+        let mut answer = match (action, request.method().as_str()) {
+            (_, "OPTIONS") => Ok(options(action.allowed())),
+            (Action::Lock, "POST") => self.acquire(request, resource, call).await,
+            (Action::Lock, "GET" | "HEAD") => self.inspect(&request, &resource, call).await,
+            (Action::Lock, "PATCH" | "PUT") => {
+                self.renew(request, Address::Resource(resource), call).await
+            }
+            (Action::Lock, "DELETE") => {
+                self.release(request, Address::Resource(resource), call).await
+            }
+            (Action::Transfer, "POST") => {
+                self.transfer(request, Address::Resource(resource), call).await
+            }
+            (Action::Request, "POST") => self.request(request, resource, call).await,
+            (Action::Break, "POST") => {
+                self.break_lock(request, Address::Resource(resource), call).await
+            }
+            (Action::Freeze, "PUT") => self.set_freeze(request, resource, call).await,
+            (Action::Freeze, "DELETE") => self.unfreeze(&resource, call).await,
+            (_, method) => Err(method_not_allowed(method, action.allowed())),
+        }?;
+        answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        Ok(answer)
+    }
+
+    pub(crate) fn telling<'a>(&'a self, rules: &'a Rules, call: &'a Call) -> Telling<'a> {
+        Telling {
+            engine: &self.engine,
+            rules,
+            caller: &call.caller,
+            lock_suffix: &self.settings.lock_suffix,
+        }
+    }
+
+    /// The tokens of a request that needs one.
+    pub(crate) fn tokens(&self, headers: &HeaderMap) -> Result<Vec<Presented>, Box<Problem>> {
+        let mut presented = tokens::presented(&self.engine, headers)?;
+        // The tokens of an `If` header count as presented (RFC 4918, section 10.4.1).
+        for list in leasehold_guard::if_header::parse(headers)? {
+            for (_, condition) in list.conditions {
+                if let leasehold_guard::if_header::Condition::Token(uri) = condition
+                    && uri != "DAV:no-lock"
+                {
+                    let token = tokens::read(&self.engine, uri);
+                    if !presented.contains(&token) {
+                        presented.push(token);
+                    }
+                }
+            }
+        }
+        if presented.is_empty() {
+            return Err(Box::new(Problem::new(
+                Name::LockTokenRequired,
+                "This needs the token of the lock, in X-Lock-Token.",
+            )));
+        }
+        Ok(presented)
+    }
+}
+
+/// `405` with what is allowed.
+#[must_use]
+pub fn method_not_allowed(method: &str, allowed: &'static str) -> Box<Problem> {
+    Box::new(
+        Problem::new(Name::MethodNotAllowed, format!("{method} is not taken here; {allowed} are."))
+            .header(ALLOW, HeaderValue::from_static(allowed)),
+    )
+}
+
+/// `204` with `Allow`.
+#[must_use]
+pub fn options(allowed: &'static str) -> Response<Body> {
+    let mut response = Response::new(empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+/// An answer with a JSON body, and `Cache-Control: no-store`.
+#[must_use]
+pub fn json(status: StatusCode, value: &Value) -> Response<Body> {
+    let mut response = Response::new(full(value.to_string()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// An answer to `HEAD` as `GET` would give it: the framing of its body is the server's matter.
+pub(crate) fn is_head(method: &Method) -> bool {
+    *method == Method::HEAD
+}
