@@ -118,14 +118,9 @@ impl LockTable {
         places: &[Place],
         now: Now,
     ) -> Result<Acquired, AcquireRefusal> {
-        if self.limits.max_waiters <= self.parked.len() {
-            return Err(AcquireRefusal::TooManyWaiters);
-        }
-        for (place, resource) in places.iter().zip(command.want.resources().iter()) {
-            let Some(&node) = place.path.last().filter(|_| place.exact) else { continue };
-            if command.limits.max_queue <= self.state.tree.parked(node).len() {
-                return Err(AcquireRefusal::QueueFull { resource: resource.clone() });
-            }
+        // Who comes back has been counted all the time.
+        if comes_back.is_none() {
+            self.room_in_queue(&command, places)?;
         }
         let waiter = match comes_back {
             Some(waiter) => {
@@ -147,11 +142,19 @@ impl LockTable {
         Ok(Acquired::Parked(waiter))
     }
 
-    fn forget_away(&mut self, waiter: WaiterId) {
-        if let Some(away) = self.away.remove(&waiter) {
-            self.parked_timers.remove(&(away.until, waiter));
-            self.parked_keys.remove(&(away.principal, away.key));
+    fn room_in_queue(&self, command: &Acquire, places: &[Place]) -> Result<(), AcquireRefusal> {
+        if self.limits.max_waiters <= self.parked.len() + self.away.len() {
+            return Err(AcquireRefusal::TooManyWaiters);
         }
+        for (place, resource) in places.iter().zip(command.want.resources().iter()) {
+            let here = place.path.last().filter(|_| place.exact);
+            let parked = here.map_or(0, |&node| self.state.tree.parked(node).len());
+            let away = self.away_at.get(resource).copied().unwrap_or(0);
+            if command.limits.max_queue <= parked + away {
+                return Err(AcquireRefusal::QueueFull { resource: resource.clone() });
+            }
+        }
+        Ok(())
     }
 
     /// What an earlier request with the same key got.

@@ -8,10 +8,12 @@
 //! An acquire is *waiting* while something is in its way, and *claimed* when only writes on their
 //! way are: then it has its place, and stands in everybody's way like a lock.
 
+use std::sync::Arc;
+
 use crate::caller::Caller;
 use crate::command::{Acquire, Want};
 use crate::ids::{LockId, PinId, Principal, WaiterId};
-use crate::lock::{Depth, Mode};
+use crate::lock::{Depth, Idempotency, Mode};
 use crate::refusal::{
     AcquireRefusal, COUNT_LIMIT, CircleStep, InTheWay, Pending, TokenIs, Waiting,
 };
@@ -52,8 +54,9 @@ pub(crate) struct Parked {
 pub(crate) struct Away {
     pub(crate) until: LeaseTime,
     pub(crate) principal: Principal,
-    pub(crate) key: std::sync::Arc<str>,
-    pub(crate) digest: std::sync::Arc<str>,
+    pub(crate) key: Arc<str>,
+    pub(crate) digest: Arc<str>,
+    pub(crate) resources: Arc<[Resource]>,
 }
 
 /// How long a waiter whose time is up keeps its place: 5 s.
@@ -655,8 +658,8 @@ impl LockTable {
 
     /// A parked command's time is up.
     pub(crate) fn time_up(&mut self, waiter: WaiterId, now: Now) {
-        if let Some(away) = self.away.remove(&waiter) {
-            self.parked_keys.remove(&(away.principal, away.key));
+        if self.away.contains_key(&waiter) {
+            self.forget_away(waiter);
             return;
         }
         if self.drains.contains_key(&waiter) {
@@ -687,17 +690,40 @@ impl LockTable {
         };
         let may_return = parked.command.wait_ms > 0;
         let Some(parked) = self.unpark(waiter, now) else { return };
-        if let Some(idempotency) = parked.command.idempotency.filter(|_| may_return) {
-            let principal = parked.command.caller.principal;
-            let until = now.lease + AWAY_MS;
-            self.parked_keys.insert((principal.clone(), idempotency.key.clone()), waiter);
-            self.parked_timers.insert((until, waiter));
-            self.away.insert(
-                waiter,
-                Away { until, principal, key: idempotency.key, digest: idempotency.digest },
-            );
+        if may_return {
+            self.go_away(waiter, parked.command, now);
         }
         self.wakes.push((waiter, Woken::Refused(Box::new(refusal))));
+    }
+
+    /// Keeps the place of a waiter with a key for a while.
+    fn go_away(&mut self, waiter: WaiterId, command: Acquire, now: Now) {
+        let Some(idempotency) = command.idempotency else { return };
+        let principal = command.caller.principal;
+        let resources = command.want.resources().clone();
+        let until = now.lease + AWAY_MS;
+        self.parked_keys.insert((principal.clone(), idempotency.key.clone()), waiter);
+        self.parked_timers.insert((until, waiter));
+        for resource in resources.iter() {
+            *self.away_at.entry(resource.clone()).or_default() += 1;
+        }
+        let Idempotency { key, digest } = idempotency;
+        self.away.insert(waiter, Away { until, principal, key, digest, resources });
+    }
+
+    /// A waiter comes back, or has been away for too long.
+    pub(crate) fn forget_away(&mut self, waiter: WaiterId) {
+        let Some(away) = self.away.remove(&waiter) else { return };
+        self.parked_timers.remove(&(away.until, waiter));
+        self.parked_keys.remove(&(away.principal, away.key));
+        for resource in away.resources.iter() {
+            if let Some(count) = self.away_at.get_mut(resource) {
+                *count -= 1;
+                if *count == 0 {
+                    self.away_at.remove(resource);
+                }
+            }
+        }
     }
 
     // ---- circles -----------------------------------------------------------------------------

@@ -85,6 +85,8 @@ pub struct LockTable {
     pub(crate) uncollected: BTreeMap<LockId, LeaseTime>,
     pub(crate) uncollected_timers: BTreeSet<(LeaseTime, LockId)>,
     pub(crate) away: BTreeMap<WaiterId, crate::queue::Away>,
+    /// How many that are away have a place in the queue of each resource.
+    pub(crate) away_at: HashMap<crate::resource::Resource, usize, foldhash::quality::FixedState>,
     pub(crate) to_wake: VecDeque<Blocker>,
     pub(crate) waking: bool,
     /// How many parked acquires are claimed.
@@ -106,12 +108,13 @@ impl LockTable {
             parked: BTreeMap::new(),
             watchers: HashMap::with_hasher(hasher.clone()),
             held_by_parked: HashMap::with_hasher(hasher.clone()),
-            parked_keys: HashMap::with_hasher(hasher),
+            parked_keys: HashMap::with_hasher(hasher.clone()),
             parked_timers: BTreeSet::new(),
             drains: BTreeMap::new(),
             uncollected: BTreeMap::new(),
             uncollected_timers: BTreeSet::new(),
             away: BTreeMap::new(),
+            away_at: HashMap::with_hasher(hasher),
             to_wake: VecDeque::new(),
             waking: false,
             claimed: 0,
