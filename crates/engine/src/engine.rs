@@ -332,6 +332,16 @@ impl Engine {
         });
     }
 
+    /// Every write whose admission comes before the first is closed in the trail, once the second
+    /// is durable.
+    #[must_use]
+    pub fn closed_admissions(&self) -> (Seq, Seq) {
+        let core = self.shared.lock();
+        let newest = core.table.state().seq();
+        let open = core.table.state().open_admissions().map(|open| open.admission).min();
+        (open.unwrap_or(newest), newest)
+    }
+
     /// Changes the limits of the table.
     pub fn set_limits(&self, limits: leasehold_core::table::TableLimits) {
         self.shared.lock().table.set_limits(limits);

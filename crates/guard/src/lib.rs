@@ -9,6 +9,7 @@ pub mod call;
 pub mod guard;
 pub mod if_header;
 pub mod rules;
+pub mod targets;
 pub mod telling;
 pub mod tokens;
 pub mod upstream;

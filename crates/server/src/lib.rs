@@ -3,17 +3,27 @@
 //! Modules in reading order: what the operator said ([`config`]), how connections are taken
 //! ([`listener`]), what each request is called ([`request_id`]) and how it is read
 //! ([`request_body`]), who sends it ([`identity`], [`browser`]), and what is told of it ([`log`],
-//! [`metrics`]). [`serve`] puts them together.
+//! [`metrics`]). [`app`] answers a request: the server's own space ([`own_space`], with
+//! [`check`], [`batch`], [`audit_api`] and [`openapi`]), the lock endpoints, and everything else
+//! through the guard. [`serve`] puts them together.
 
+mod app;
+mod audit_api;
+mod batch;
 pub mod browser;
+mod check;
 pub mod config;
+mod discard;
 pub mod identity;
 pub mod listener;
 pub mod log;
 pub mod metrics;
+pub mod openapi;
+mod own_space;
 pub mod request_body;
 pub mod request_id;
 mod serve;
+mod trail;
 
 pub use config::{Config, ConfigErrors, ServeArgs};
 pub use serve::serve;

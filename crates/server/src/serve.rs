@@ -1,38 +1,353 @@
 //! Puts everything together and runs it.
 
-use std::convert::Infallible;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context as _;
-use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
-use leasehold_guard::body::{self, Body};
+use arc_swap::ArcSwap;
+use leasehold_core::event::{Event, WriteResult};
+use leasehold_core::lock::OpenAdmission;
+use leasehold_core::table::TableLimits;
+use leasehold_core::time::millis;
+use leasehold_engine::start::{Loading, Running};
+use leasehold_engine::{Clock, EngineOptions, Observer, SystemClock};
+use leasehold_faces::json_api::endpoint::is_reserved;
+use leasehold_faces::json_api::{JsonApi, Settings as ApiSettings};
+use leasehold_guard::guard::Guard;
+use leasehold_guard::rules::Rules;
+use leasehold_journal::folder::DataFolder;
+use leasehold_journal::log::{Head, Retention, hex};
+use leasehold_upstreams::documents::{Documents, Options as DocumentOptions};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::app::{App, Service};
+use crate::browser::Browsers;
+use crate::config::{Config, IdentityMode};
+use crate::identity::Identity;
 use crate::listener::{Listener, Settings};
+use crate::log::LogHandle;
+use crate::metrics::Metrics;
+use crate::request_id::RequestIds;
+use crate::trail::Readers;
 
-/// Serves until the process is told to stop.
+/// How often the head of the trail goes into the log.
+const HEAD_EVERY: Duration = Duration::from_secs(60 * 60);
+/// How often documents forget which admissions took effect.
+const FORGET_EVERY: Duration = Duration::from_secs(60);
+
+/// The newest durable event, for metrics and the log.
+#[derive(Debug, Default)]
+pub(crate) struct LatestHead(Mutex<Option<Head>>);
+
+impl LatestHead {
+    pub(crate) fn latest(&self) -> Option<(u64, String)> {
+        let head = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        head.map(|head| (head.seq.0, hex(&head.hash)))
+    }
+}
+
+struct Watch {
+    metrics: Arc<Metrics>,
+    head: Arc<LatestHead>,
+}
+
+impl Observer for Watch {
+    fn committed(&self, events: &[Event], took: Duration, head: &Head) {
+        *self.head.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(*head);
+        self.metrics.commit(took);
+        let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
+        for event in events {
+            *counts.entry(event.body.name()).or_default() += 1;
+        }
+        for (kind, count) in counts {
+            self.metrics.events(kind, count);
+        }
+    }
+
+    fn recovering(&self, _: bool) {}
+}
+
+/// Serves until the process is told to stop: SIGTERM or SIGINT. Prints where it listens and how to
+/// try it.
 ///
 /// # Errors
 /// When the server cannot start.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
-    crate::log::init(config.log, config.log_format)?;
-    let listener = Listener::bind(config.listen, Settings::of(&config))
+    let log = crate::log::init(config.log, config.log_format)?;
+    let mut stops = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupts = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let mut reloads = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+
+    let settings = Settings::of(&config);
+    let listener = Listener::bind(config.listen, settings.clone())
         .with_context(|| format!("cannot listen on {}", config.listen))?;
-    tracing::info!("listening on http://{}", listener.local_addr());
+    let admin = match config.admin_listen {
+        Some(address) => Some(
+            Listener::bind(address, settings)
+                .with_context(|| format!("cannot listen on {address}"))?,
+        ),
+        None => None,
+    };
+
     let stop = CancellationToken::new();
-    let stopped = stop.clone();
-    tokio::spawn(async move {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            stopped.cancel();
-        }
+    let Assembled { app, running, documents } = assemble(&config, &listener, stop.clone()).await?;
+    let engine = running.engine().clone();
+    let settler = tokio::spawn(engine.clone().run());
+    tokio::spawn(housekeeping(app.clone(), documents, stop.clone()));
+
+    greet(&config, listener.local_addr());
+    let drained = CancellationToken::new();
+    let service = Service { app: app.clone(), admin: false };
+    let serving = tokio::spawn(listener.serve(service, drained.clone()));
+    let admin = admin.map(|admin| {
+        tracing::info!("the server's own space is also at http://{}", admin.local_addr());
+        let service = Service { app: app.clone(), admin: true };
+        tokio::spawn(admin.serve(service, drained.clone()))
     });
-    listener.serve(tower::service_fn(unavailable), stop).await;
+
+    let mut config = config;
+    loop {
+        tokio::select! {
+            _ = stops.recv() => break,
+            _ = interrupts.recv() => break,
+            _ = reloads.recv() => config = reload(config, &app, &running, &log),
+        }
+    }
+    tracing::info!("stopping: no new commands, and what runs may end");
+    // Waiters are told, writes on their way end, connections are let go.
+    engine.refuse_new();
+    stop.cancel();
+    drained.cancel();
+    if let Ok(cut) = serving.await
+        && cut.cut > 0
+    {
+        tracing::warn!(connections = cut.cut, "connections were cut");
+    }
+    if let Some(admin) = admin {
+        let _ = admin.await;
+    }
+    let limit = config.limits.shutdown_timeout;
+    if tokio::time::timeout(limit, app.guard.drained()).await.is_err() {
+        tracing::warn!("writes were still on their way");
+    }
+    tokio::task::spawn_blocking(move || running.stop()).await.context("the engine panicked")?;
+    let _ = settler.await;
+    tracing::info!("stopped");
     Ok(())
 }
 
-async fn unavailable(_: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-    let mut response = Response::new(body::empty());
-    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    Ok(response)
+struct Assembled {
+    app: Arc<App>,
+    running: Running,
+    documents: Arc<Documents>,
+}
+
+async fn assemble(
+    config: &Config,
+    listener: &Listener,
+    stop: CancellationToken,
+) -> anyhow::Result<Assembled> {
+    let folder = DataFolder::open(&config.data)?;
+    let options = EngineOptions {
+        limits: table_limits(config),
+        retention: retention(config),
+        ..EngineOptions::default()
+    };
+    let opening = folder.clone();
+    // A long log is read here: signals are still taken meanwhile.
+    let loading = tokio::task::spawn_blocking(move || Loading::open(opening, options))
+        .await
+        .context("the start panicked")??;
+    let (cause, report) = (loading.cause(), loading.report);
+    tracing::info!(?cause, rows = report.rows, events = report.events, "the lock table is loaded");
+
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let rules = Arc::new(ArcSwap::new(config.rules.clone()));
+    let documents = Arc::new(open_documents(config, &loading, &clock, &rules)?);
+    let metrics = Arc::new(Metrics::new());
+    let head = Arc::new(LatestHead::default());
+    let watch = Arc::new(Watch { metrics: metrics.clone(), head: head.clone() });
+    let asked = documents.clone();
+    let classify = Arc::new(move |open: &OpenAdmission| classify(&asked, open));
+    let running = tokio::task::spawn_blocking(move || loading.start(clock, watch, classify))
+        .await
+        .context("the start panicked")??;
+    let engine = running.engine().clone();
+    let follower = running.follower().context("the index has no follower")?;
+
+    let identity = Identity::open(config.identity, &config.data)?;
+    warn_of_identity(config, &identity);
+    let trail = Readers::new(config.data.clone());
+    let api = JsonApi::new(
+        engine.clone(),
+        rules.clone(),
+        ApiSettings {
+            lock_suffix: config.lock_suffix.clone(),
+            prefix: config.prefix.clone(),
+            drain_wait_ms: millis(config.drain_wait),
+        },
+        Arc::new(trail.clone()),
+    );
+    let guard = Guard::new(engine.clone(), documents.clone(), rules.clone(), &config.lock_suffix);
+    let app = Arc::new(App {
+        engine,
+        guard,
+        api,
+        rules,
+        identity,
+        browsers: Browsers::new(config.cors_origins.clone(), config.identity),
+        ids: RequestIds::new()
+            .map_err(|error| anyhow::anyhow!("the operating system gave no randomness: {error}"))?,
+        metrics,
+        trail,
+        follower,
+        connections: listener.connections(),
+        head,
+        prefix: config.prefix.clone(),
+        lock_suffix: config.lock_suffix.clone(),
+        body_timeout: config.limits.body_timeout,
+        stop,
+    });
+    Ok(Assembled { app, running, documents })
+}
+
+fn open_documents(
+    config: &Config,
+    loading: &Loading,
+    clock: &Arc<dyn Clock>,
+    rules: &Arc<ArcSwap<Rules>>,
+) -> anyhow::Result<Documents> {
+    let wall = clock.clone();
+    let mut options =
+        DocumentOptions::new(Arc::new(move || wall.wall()), Arc::new(uuid::Uuid::new_v4));
+    options.max_document = usize::try_from(config.limits.max_document).unwrap_or(usize::MAX);
+    let (rules, suffix) = (rules.clone(), config.lock_suffix.clone());
+    let own = config.prefix.trim_end_matches('/').to_owned();
+    options.reserved = Arc::new(move |resource| {
+        let below_own = resource
+            .as_str()
+            .strip_prefix(&own)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        below_own || is_reserved(resource, &suffix, &rules.load())
+    });
+    let incarnation: String = loading.incarnation().chars().take(8).collect();
+    Ok(Documents::open(&config.data, &incarnation, options)?)
+}
+
+/// How a write under a lock ended that was on its way when the process before this one ended.
+fn classify(documents: &Documents, open: &OpenAdmission) -> WriteResult {
+    match documents.was_applied(open.admission) {
+        Ok(true) => WriteResult::Applied,
+        Ok(false) => WriteResult::NotApplied,
+        Err(error) => {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "cannot tell whether a write took effect"
+            );
+            WriteResult::Unknown
+        }
+    }
+}
+
+fn warn_of_identity(config: &Config, identity: &Identity) {
+    match config.identity {
+        IdentityMode::Anonymous if !config.listen.ip().is_loopback() => tracing::warn!(
+            "everyone who can reach {} is anonymous, with every permission",
+            config.listen
+        ),
+        IdentityMode::Keys if identity.keys().is_some_and(crate::identity::KeyRing::is_empty) => {
+            tracing::warn!("there are no keys yet: make one with `leasehold key add`");
+        }
+        IdentityMode::Anonymous | IdentityMode::Keys => {}
+    }
+}
+
+fn table_limits(config: &Config) -> TableLimits {
+    let size = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+    TableLimits {
+        max_locks: size(config.limits.max_locks),
+        max_waiters: size(config.limits.max_waiters),
+    }
+}
+
+fn retention(config: &Config) -> Retention {
+    Retention { max_age_ms: Some(millis(config.audit.retain)), max_bytes: config.audit.max_size }
+}
+
+/// Reads the configuration again; a broken one is told, and the old one stays.
+fn reload(config: Config, app: &App, running: &Running, log: &LogHandle) -> Config {
+    let reload = match config.reload() {
+        Ok(reload) => reload,
+        Err(errors) => {
+            for error in &errors.0 {
+                tracing::error!("{error}");
+            }
+            tracing::error!("the configuration is broken; the one before it stays");
+            return config;
+        }
+    };
+    let new = reload.config;
+    app.rules.store(new.rules.clone());
+    app.browsers.set_origins(new.cors_origins.clone());
+    app.engine.set_limits(table_limits(&new));
+    running.set_retention(retention(&new));
+    log.set_level(new.log);
+    if !reload.needs_restart.is_empty() {
+        tracing::warn!(
+            "these settings change at the next start: {}",
+            reload.needs_restart.join(", ")
+        );
+    }
+    tracing::info!("the configuration was read again");
+    new
+}
+
+async fn housekeeping(app: Arc<App>, documents: Arc<Documents>, stop: CancellationToken) {
+    let mut heads = tokio::time::interval(HEAD_EVERY);
+    let mut forgets = tokio::time::interval(FORGET_EVERY);
+    // What could be forgotten a round ago, and what has to be durable for that.
+    let mut forgettable = None;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = heads.tick() => {
+                if let Some((seq, hash)) = app.head.latest() {
+                    tracing::info!(seq, hash, "the head of the trail");
+                }
+            }
+            _ = forgets.tick() => {
+                let due = forgettable.replace(app.engine.closed_admissions());
+                let Some((before, newest)) = due else { continue };
+                if app.engine.stats().durable < newest {
+                    continue;
+                }
+                if let Err(error) = documents.forget_admissions(before).await {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "documents keep what they could forget"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "this is what the program says to who starts it")]
+fn greet(config: &Config, address: std::net::SocketAddr) {
+    let data: &Path = &config.data;
+    println!("leasehold is listening on http://{address} and keeps its data in {}", data.display());
+    let suffix = &config.lock_suffix;
+    if config.identity == IdentityMode::Keys {
+        println!("every request needs a key: leasehold key add NAME --role writer");
+        return;
+    }
+    let at = format!("http://{address}/v1/flags/feature-x");
+    println!();
+    println!("try it:");
+    println!("  curl -X PUT {at} -H 'Content-Type: application/json' -d '{{\"on\": false}}'");
+    println!("  curl -X POST {at}{suffix} -d '{{\"ttl_seconds\": 60}}'");
+    println!("  curl -i -X PUT {at} -H 'Content-Type: application/json' -d '{{\"on\": true}}'");
 }

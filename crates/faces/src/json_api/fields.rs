@@ -1,7 +1,7 @@
 //! Reading a JSON body field by field, so that a mistake is named.
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use leasehold_core::resource::Resource;
 use leasehold_guard::body::Body;
 use leasehold_problems::{Name, Problem};
@@ -36,15 +36,23 @@ pub fn invalid(field: &str, reason: &str) -> Box<Problem> {
 ///
 /// # Errors
 /// `413 payload-too-large`, or `400` where it broke off.
-pub async fn bytes(body: Body, limit: usize) -> Result<Bytes, Box<Problem>> {
-    match Limited::new(body, limit).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Box::new(
-            Problem::new(Name::PayloadTooLarge, format!("The body is longer than {limit} bytes."))
+pub async fn bytes(mut body: Body, limit: usize) -> Result<Bytes, Box<Problem>> {
+    let mut read = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| malformed("body", "The body broke off."))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if limit - read.len() < data.len() {
+            return Err(Box::new(
+                Problem::new(
+                    Name::PayloadTooLarge,
+                    format!("The body is longer than {limit} bytes."),
+                )
                 .with("limit_bytes", limit),
-        )),
-        Err(_) => Err(malformed("body", "The body broke off.")),
+            ));
+        }
+        read.extend_from_slice(&data);
     }
+    Ok(read.into())
 }
 
 /// Reads a JSON object; an absent body is an empty one. Its media type is not looked at.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use leasehold_core::command::{Address, Presented};
 use leasehold_core::ids::LockId;
 use leasehold_core::lock::Ended;
@@ -85,7 +85,9 @@ impl JsonApi {
         let mut answer = match (action, request.method().as_str()) {
             (_, "OPTIONS") => Ok(options(action.allowed())),
             (Action::Lock, "POST") => self.acquire(request, resource, call).await,
-            (Action::Lock, "GET" | "HEAD") => self.inspect(&request, &resource, call).await,
+            (Action::Lock, "GET" | "HEAD") => {
+                self.inspect(request.method().clone(), &resource, call).await
+            }
             (Action::Lock, "PATCH" | "PUT") => {
                 self.renew(request, Address::Resource(resource), call).await
             }
@@ -169,9 +171,4 @@ pub fn json(status: StatusCode, value: &Value) -> Response<Body> {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
-}
-
-/// An answer to `HEAD` as `GET` would give it: the framing of its body is the server's matter.
-pub(crate) fn is_head(method: &Method) -> bool {
-    *method == Method::HEAD
 }

@@ -2,14 +2,14 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::{Request, StatusCode};
+use http::{Method, StatusCode};
 use leasehold_core::caller::Permission;
 use leasehold_core::ids::{Fence, LockId};
 use leasehold_core::lock::Lock;
 use leasehold_core::refusal::Waiting;
 use leasehold_core::resource::Resource;
 use leasehold_core::time::{Now, WallTime};
-use leasehold_guard::body::{Body, empty};
+use leasehold_guard::body::empty;
 use leasehold_guard::call::Call;
 use leasehold_guard::telling::{Telling, engine_error};
 use leasehold_guard::upstream::Answer;
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::asking::form_pairs;
 use super::fields::malformed;
-use super::{JsonApi, is_head, json as answer};
+use super::{JsonApi, json as answer};
 
 /// The most items of one page, and how many without a word.
 pub const MAX_LIMIT: usize = 1000;
@@ -26,12 +26,7 @@ pub const MAX_LIMIT: usize = 1000;
 pub const DEFAULT_LIMIT: usize = 100;
 
 impl JsonApi {
-    pub(super) async fn inspect(
-        &self,
-        request: &Request<Body>,
-        resource: &Resource,
-        call: &Call,
-    ) -> Answer {
+    pub(super) async fn inspect(&self, method: Method, resource: &Resource, call: &Call) -> Answer {
         call.need(Permission::Read, resource)?;
         let inspected = self.engine.inspect(resource).await;
         let (inspection, now) = inspected.map_err(|error| Box::new(engine_error(error)))?;
@@ -47,7 +42,7 @@ impl JsonApi {
             "freeze": inspection.freeze.as_ref().map(|freeze| telling.freeze(freeze)),
         });
         let response = answer(StatusCode::OK, &body);
-        Ok(if is_head(request.method()) { response.map(|_| empty()) } else { response })
+        Ok(if method == Method::HEAD { response.map(|_| empty()) } else { response })
     }
 
     fn queue_shown_at(

@@ -1,0 +1,230 @@
+//! One request, from its head to the head of its answer.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use http::header::{ALLOW, EXPECT, HeaderValue, ORIGIN};
+use http::request::Parts;
+use http::{Method, Request, Response};
+use hyper::body::Incoming;
+use leasehold_core::ids::Principal;
+use leasehold_core::resource::{PathError, Resource};
+use leasehold_engine::Engine;
+use leasehold_faces::json_api::JsonApi;
+use leasehold_faces::json_api::endpoint::{self, Endpoint};
+use leasehold_guard::body::{Body, full};
+use leasehold_guard::call::Call;
+use leasehold_guard::guard::Guard;
+use leasehold_guard::rules::Rules;
+use leasehold_guard::upstream::Answer;
+use leasehold_problems::{Context as Told, Name, Problem};
+use leasehold_upstreams::documents::Documents;
+
+use crate::browser::Browsers;
+use crate::discard::discarding;
+use crate::identity::Identity;
+use crate::listener::{Connections, PeerAddr};
+use crate::log::Access;
+use crate::metrics::Metrics;
+use crate::request_body::timed;
+use crate::request_id::RequestIds;
+use crate::trail::Readers;
+
+/// What every request needs. One for the process.
+pub(crate) struct App {
+    pub(crate) engine: Engine,
+    pub(crate) guard: Guard<Documents>,
+    pub(crate) api: JsonApi,
+    pub(crate) rules: Arc<ArcSwap<Rules>>,
+    pub(crate) identity: Identity,
+    pub(crate) browsers: Browsers,
+    pub(crate) ids: RequestIds,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) trail: Readers,
+    pub(crate) follower: leasehold_journal::follower::FollowerHandle,
+    pub(crate) connections: Connections,
+    pub(crate) head: Arc<crate::serve::LatestHead>,
+    pub(crate) prefix: String,
+    pub(crate) lock_suffix: String,
+    pub(crate) body_timeout: Duration,
+    pub(crate) stop: tokio_util::sync::CancellationToken,
+}
+
+/// The service of one listener.
+#[derive(Clone)]
+pub(crate) struct Service {
+    pub(crate) app: Arc<App>,
+    /// Whether only operators reach this listener: it serves the server's own space alone, and
+    /// metrics to everyone.
+    pub(crate) admin: bool,
+}
+
+impl tower_service::Service<Request<Incoming>> for Service {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        let service = self.clone();
+        Box::pin(async move { Ok(service.app.answer(request, service.admin).await) })
+    }
+}
+
+/// What is known of a request once it was answered or refused.
+#[derive(Default)]
+struct Seen {
+    resource: Option<Resource>,
+    principal: Option<Principal>,
+}
+
+impl App {
+    async fn answer(&self, request: Request<Incoming>, admin: bool) -> Response<Body> {
+        let began = Instant::now();
+        let (mut head, body) = request.into_parts();
+        let id = self.ids.take_or_make(&head.headers);
+        let method = head.method.clone();
+        let origin = head.headers.get(ORIGIN).cloned();
+        let path = head.uri.path().to_owned();
+        let mut seen = Seen::default();
+        let mut response = match self.browsers.preflight(&head) {
+            Some(response) => response,
+            None => {
+                let expects = head.headers.contains_key(EXPECT);
+                let body = discarding(timed(body, self.body_timeout), expects);
+                let peer = head.extensions.get::<PeerAddr>().map(|peer| peer.0);
+                head.extensions.clear();
+                let remote_addr = peer.map(|peer| Arc::from(peer.ip().to_string()));
+                let answered =
+                    self.dispatch(head, body, admin, id.shared(), remote_addr, &mut seen).await;
+                let mut response = match answered {
+                    Ok(response) => response,
+                    Err(problem) => self.refuse(&problem, &path, id.as_str(), &method, &seen),
+                };
+                self.browsers.decorate(origin.as_ref(), response.headers_mut());
+                response
+            }
+        };
+        id.echo(response.headers_mut());
+        let duration = began.elapsed();
+        self.metrics.request(&method, response.status(), duration);
+        Access {
+            method: &method,
+            path: &path,
+            status: response.status(),
+            duration,
+            request_id: &id,
+            principal: seen.principal.as_ref(),
+        }
+        .log();
+        response
+    }
+
+    async fn dispatch(
+        &self,
+        head: Parts,
+        body: Body,
+        admin: bool,
+        request_id: Arc<str>,
+        remote_addr: Option<Arc<str>>,
+        seen: &mut Seen,
+    ) -> Answer {
+        if matches!(head.method, Method::CONNECT | Method::TRACE) {
+            return Err(Box::new(
+                Problem::new(
+                    Name::MethodNotAllowed,
+                    format!("{} is not taken anywhere here.", head.method),
+                )
+                .header(
+                    ALLOW,
+                    HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+                ),
+            ));
+        }
+        let path = Resource::parse(head.uri.path()).map_err(|error| malformed_path(error))?;
+        self.browsers.check(&head)?;
+        let own = self.own(&path).map(str::to_owned);
+        let public = own.as_deref().is_some_and(|rest| crate::own_space::is_public(rest, admin));
+        let call = if public {
+            let anonymous = leasehold_core::caller::Caller::anonymous();
+            Call { caller: anonymous, request_id, remote_addr }
+        } else {
+            let caller = self.identity.authenticate(&head.headers)?;
+            seen.principal = Some(caller.principal.clone());
+            Call { caller, request_id, remote_addr }
+        };
+        let request = Request::from_parts(head, body);
+        if let Some(rest) = own {
+            return self.own_space(request, &rest, admin, &call).await;
+        }
+        if admin {
+            return Err(Box::new(Problem::new(
+                Name::NotFound,
+                "This address serves the server's own space only.",
+            )));
+        }
+        seen.resource = Some(path.clone());
+        match endpoint::find(path, &self.lock_suffix, &self.rules.load())? {
+            Endpoint::Lock(resource, action) => {
+                seen.resource = Some(resource.clone());
+                self.api.handle(request, resource, action, &call).await
+            }
+            Endpoint::Resource(resource) => self.guard.handle(request, resource, &call).await,
+        }
+    }
+
+    /// What follows the prefix, where the path is in the server's own space.
+    fn own<'p>(&self, path: &'p Resource) -> Option<&'p str> {
+        let bare = self.prefix.trim_end_matches('/');
+        let rest = path.as_str().strip_prefix(bare)?;
+        if rest.is_empty() { Some("") } else { rest.strip_prefix('/') }
+    }
+
+    fn refuse(
+        &self,
+        problem: &Problem,
+        path: &str,
+        request_id: &str,
+        method: &Method,
+        seen: &Seen,
+    ) -> Response<Body> {
+        let told = Told { instance: path, request_id, prefix: &self.prefix };
+        let mut response = problem.to_response(&told).map(full);
+        if *method == Method::HEAD {
+            response = response.map(|_| leasehold_guard::body::empty());
+        }
+        let rule = match &seen.resource {
+            Some(resource) => {
+                let holder = problem
+                    .members
+                    .get("lock")
+                    .and_then(|lock| lock.get("holder"))
+                    .and_then(|holder| holder.as_str())
+                    .map(Principal::new);
+                let name = problem.name.entry().name;
+                // Reads that find nothing say nothing about conflicts.
+                if !(problem.name == Name::NotFound && leasehold_guard::guard::is_safe(method)) {
+                    self.engine.count_refusal(Some(resource.clone()), holder, name);
+                }
+                self.rules.load().find(resource).0
+            }
+            None => 0,
+        };
+        self.metrics.refusal(response.status(), problem.name, rule);
+        response
+    }
+}
+
+fn malformed_path(error: PathError) -> Box<Problem> {
+    let name = if error == PathError::TooLong { Name::UriTooLong } else { Name::MalformedRequest };
+    let detail = format!("The path is no resource: {error}.");
+    Box::new(Problem::new(name, detail).with("field", "path"))
+}
