@@ -77,7 +77,7 @@ impl LeaseClock {
     pub(crate) fn read_up(&self, monotonic: Duration) -> LeaseTime {
         let exact = self.exact(monotonic);
         let whole = millis(exact);
-        let part = exact.subsec_nanos() % 1_000_000 != 0;
+        let part = !exact.subsec_nanos().is_multiple_of(1_000_000);
         LeaseTime(whole + u64::from(part))
     }
 

@@ -149,7 +149,7 @@ impl App {
                 ),
             ));
         }
-        let path = Resource::parse(head.uri.path()).map_err(|error| malformed_path(error))?;
+        let path = Resource::parse(head.uri.path()).map_err(malformed_path)?;
         self.browsers.check(&head)?;
         let own = self.own(&path).map(str::to_owned);
         let public = own.as_deref().is_some_and(|rest| crate::own_space::is_public(rest, admin));
