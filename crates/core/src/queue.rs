@@ -154,7 +154,7 @@ impl LockTable {
                 return;
             }
         }
-        if !self.parked.is_empty() && !self.visit_parked(place, reach, visit) {
+        if !self.parked.is_empty() && !self.visit_parked(place, reach, now, visit) {
             return;
         }
         self.visit_locks(place, reach.mode, reach.depth, now, visit);
@@ -164,6 +164,7 @@ impl LockTable {
         &self,
         place: &Place,
         reach: Reach<'_>,
+        now: Now,
         visit: &mut dyn FnMut(Obstacle) -> bool,
     ) -> bool {
         let last = place.path.len() - 1;
@@ -172,7 +173,7 @@ impl LockTable {
             for parked in self.state.tree.parked(node).iter().rev() {
                 let meets = own || parked.depth == Depth::Infinity;
                 if meets
-                    && self.stands_before(parked, reach)
+                    && self.stands_before(parked, reach, now)
                     && !visit(Obstacle::Parked(parked.waiter))
                 {
                     return false;
@@ -180,13 +181,14 @@ impl LockTable {
             }
         }
         let below = place.exact && reach.depth == Depth::Infinity;
-        !below || self.visit_parked_below(place.path[last], reach, visit)
+        !below || self.visit_parked_below(place.path[last], reach, now, visit)
     }
 
     fn visit_parked_below(
         &self,
         node: NodeId,
         reach: Reach<'_>,
+        now: Now,
         visit: &mut dyn FnMut(Obstacle) -> bool,
     ) -> bool {
         if self.state.tree.below(node).parked == 0 {
@@ -194,11 +196,12 @@ impl LockTable {
         }
         for child in self.state.tree.busy(node) {
             for parked in self.state.tree.parked(child).iter().rev() {
-                if self.stands_before(parked, reach) && !visit(Obstacle::Parked(parked.waiter)) {
+                if self.stands_before(parked, reach, now) && !visit(Obstacle::Parked(parked.waiter))
+                {
                     return false;
                 }
             }
-            if !self.visit_parked_below(child, reach, visit) {
+            if !self.visit_parked_below(child, reach, now, visit) {
                 return false;
             }
         }
@@ -206,7 +209,7 @@ impl LockTable {
     }
 
     /// Whether a parked acquire that meets the request goes before it.
-    fn stands_before(&self, other: &ParkedAt, reach: Reach<'_>) -> bool {
+    fn stands_before(&self, other: &ParkedAt, reach: Reach<'_>, now: Now) -> bool {
         if reach.ticket == Some(other.waiter) || !modes_conflict(other.mode, reach.mode) {
             return false;
         }
@@ -218,13 +221,16 @@ impl LockTable {
             return false;
         }
         // Whoever holds what an earlier waiter needs goes before it: else order makes a circle.
-        !reach.holds.iter().any(|&held| self.needs(parked, held))
+        !reach.holds.iter().any(|&held| self.needs(parked, held, now))
     }
 
     /// Whether a parked acquire conflicts with a live lock.
-    fn needs(&self, parked: &Parked, held: LockId) -> bool {
+    fn needs(&self, parked: &Parked, held: LockId, now: Now) -> bool {
         let Some(idx) = self.state.idx(held) else { return false };
         let lock = &self.state.slot(idx).lock;
+        if !lock.is_live(now.lease) {
+            return false;
+        }
         let command = &parked.command;
         command.want.resources().iter().any(|resource| {
             lock.grant.resources.iter().any(|held| {

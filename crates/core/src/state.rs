@@ -229,6 +229,12 @@ impl State {
         self.ended.get(&id)
     }
 
+    /// The newest lock that this key of a principal got, while the key is remembered.
+    #[must_use]
+    pub fn got_by(&self, principal: &Principal, key: &str) -> Option<LockId> {
+        self.keys.get(&(principal.clone(), Arc::from(key))).copied()
+    }
+
     pub(crate) fn freeze_of(&self, resource: &Resource) -> Option<&Freeze> {
         let mut path = Vec::new();
         if !self.tree.path(resource, &mut path) {

@@ -263,7 +263,7 @@ impl LockTable {
         let mut pending = None;
         for (target, place) in write.targets.iter().zip(&places) {
             self.match_locks(target, place, &live, now, &mut judged, &mut missing);
-            pending = pending.or_else(|| self.pending_at(target, place, &live));
+            pending = pending.or_else(|| self.pending_at(target, place, &live, now));
         }
         if !missing.is_empty() || pending.is_some() {
             let held: Vec<LockId> =
@@ -426,6 +426,7 @@ impl LockTable {
         target: &Target,
         place: &Place,
         live: &[LockIdx],
+        now: Now,
     ) -> Option<crate::refusal::Pending> {
         if self.claimed == 0 {
             return None;
@@ -441,7 +442,7 @@ impl LockTable {
         // With the first place of all, only claimed acquires stand before it.
         let reach = Reach { mode: Mode::Exclusive, depth, ticket: Some(WaiterId(0)), holds: &[] };
         let mut found = None;
-        self.visit_parked(place, reach, &mut |obstacle| {
+        self.visit_parked(place, reach, now, &mut |obstacle| {
             if let Obstacle::Parked(waiter) = obstacle
                 && let Some(parked) = self.parked.get(&waiter)
                 && let Phase::Claimed { alternative, .. } = parked.phase

@@ -10,6 +10,9 @@
 //! if the command did: `-> bob: fence 2 | locked`. An expectation may leave out the end of an
 //! outcome; a `.` as its last word says that it does not. Locks are named by their fences.
 
+// These are tests, but their helpers are functions of their own.
+#![allow(clippy::panic, clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -1,0 +1,49 @@
+//! The lock table beside a naive one: the same commands, step by step.
+//!
+//! `LEASEHOLD_CASES` multiplies how many cases are run.
+
+// These are tests, but their helpers are functions of their own.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
+mod bench;
+mod fold;
+mod naive;
+mod steps;
+
+use bench::Bench;
+use proptest::test_runner::Config;
+use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
+use steps::{Commands, Step};
+
+struct Table;
+
+impl StateMachineTest for Table {
+    type SystemUnderTest = Bench;
+    type Reference = Commands;
+
+    fn init_test((): &()) -> Bench {
+        Bench::new()
+    }
+
+    fn apply(mut bench: Bench, (): &(), step: Step) -> Bench {
+        bench.step(&step);
+        bench
+    }
+
+    fn teardown(bench: Bench, (): <Commands as ReferenceStateMachine>::State) {
+        bench.finish();
+    }
+}
+
+fn config(cases: u32) -> Config {
+    let factor =
+        std::env::var("LEASEHOLD_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    Config { cases: cases * factor, max_shrink_iters: 20_000, ..Config::default() }
+}
+
+prop_state_machine! {
+    #![proptest_config(config(2000))]
+
+    #[test]
+    fn the_table_does_what_the_naive_one_does(sequential 1..50 => Table);
+}

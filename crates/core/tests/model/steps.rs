@@ -1,0 +1,218 @@
+//! What may happen, as data: small numbers that pick from what is there when the step is taken, so
+//! that a shorter history still makes sense.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest_state_machine::ReferenceStateMachine;
+
+/// One step: time passes, the table may tick, and one thing happens.
+#[derive(Clone, Debug)]
+pub(crate) struct Step {
+    pub(crate) passes_ms: u64,
+    /// How much a tick before the command may do; none: there is no tick.
+    pub(crate) budget: Option<usize>,
+    /// Whether everything so far becomes durable first.
+    pub(crate) settles: bool,
+    pub(crate) what: What,
+}
+
+/// A token: of the how many-th newest grant, or a false one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Pick {
+    Newest(usize),
+    WrongFence(usize),
+    Forged,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum What {
+    Nothing,
+    Acquire {
+        who: usize,
+        resources: Vec<usize>,
+        any_of: bool,
+        shared: bool,
+        depth_0: bool,
+        ttl_ms: Option<u64>,
+        wait_ms: u64,
+        key: Option<usize>,
+        holds: Vec<Pick>,
+        hold_ms: Option<u64>,
+    },
+    Renew {
+        who: Option<usize>,
+        token: Pick,
+        ttl_ms: Option<u64>,
+        elsewhere: Option<usize>,
+    },
+    Release {
+        who: Option<usize>,
+        token: Pick,
+    },
+    Transfer {
+        who: Option<usize>,
+        token: Pick,
+        to: usize,
+    },
+    Request {
+        who: usize,
+        resource: usize,
+    },
+    Break {
+        resource: usize,
+        named: Option<Pick>,
+        grace_ms: u64,
+    },
+    Freeze {
+        resource: usize,
+        for_ms: u64,
+    },
+    Unfreeze {
+        resource: usize,
+    },
+    /// Targets are a resource and which part of it.
+    Write {
+        who: Option<usize>,
+        targets: Vec<(usize, u8)>,
+        tokens: Vec<Pick>,
+        at_lock: bool,
+    },
+    Complete {
+        pick: usize,
+        sent: bool,
+    },
+    Leave {
+        pick: usize,
+    },
+    Undelivered {
+        pick: usize,
+    },
+    Reload,
+}
+
+pub(crate) struct Commands;
+
+impl ReferenceStateMachine for Commands {
+    type State = ();
+    type Transition = Step;
+
+    fn init_state() -> BoxedStrategy<()> {
+        Just(()).boxed()
+    }
+
+    fn transitions((): &()) -> BoxedStrategy<Step> {
+        let passes = prop_oneof![
+            6 => Just(0),
+            4 => 1_u64..3000,
+            2 => prop_oneof![Just(1000), Just(2000), Just(5000), Just(10_000)],
+            1 => 3000_u64..30_000,
+            1 => 100_000_u64..700_000,
+        ];
+        let budget = prop_oneof![4 => Just(Some(usize::MAX)), 3 => Just(None), 2 => (0_usize..3).prop_map(Some)];
+        (passes, budget, proptest::bool::weighted(0.2), what())
+            .prop_map(|(passes_ms, budget, settles, what)| Step {
+                passes_ms,
+                budget,
+                settles,
+                what,
+            })
+            .boxed()
+    }
+
+    fn apply((): (), _: &Step) {}
+}
+
+fn pick() -> impl Strategy<Value = Pick> {
+    prop_oneof![
+        20 => (0_usize..6).prop_map(Pick::Newest),
+        1 => (0_usize..6).prop_map(Pick::WrongFence),
+        1 => Just(Pick::Forged),
+    ]
+}
+
+/// Mostly whoever holds the lock that is meant.
+fn who() -> impl Strategy<Value = Option<usize>> {
+    proptest::option::weighted(0.15, 0_usize..3)
+}
+
+fn ttl() -> impl Strategy<Value = Option<u64>> {
+    proptest::option::weighted(
+        0.8,
+        prop_oneof![
+            4 => 1000_u64..12_000,
+            2 => Just(60_000_u64),
+            1 => prop_oneof![Just(999_u64), Just(1000), Just(60_001)],
+        ],
+    )
+}
+
+fn what() -> impl Strategy<Value = What> {
+    let acquire = (
+        (0_usize..3, vec(0_usize..8, 1..4), proptest::bool::weighted(0.15)),
+        (proptest::bool::weighted(0.35), proptest::bool::weighted(0.25), ttl()),
+        prop_oneof![2 => Just(0_u64), 3 => prop_oneof![Just(1000_u64), Just(5000), Just(20_000)]],
+        proptest::option::weighted(0.3, 0_usize..3),
+        prop_oneof![3 => Just(Vec::new()), 2 => vec(pick(), 1..3)],
+        prop_oneof![Just(None), Just(Some(15_000_u64))],
+    )
+        .prop_map(
+            |(
+                (who, mut resources, any_of),
+                (shared, depth_0, ttl_ms),
+                wait_ms,
+                key,
+                holds,
+                hold_ms,
+            )| {
+                if resources.len() > 2 && !any_of {
+                    resources.truncate(1);
+                }
+                What::Acquire {
+                    who,
+                    resources,
+                    any_of,
+                    shared,
+                    depth_0,
+                    ttl_ms,
+                    wait_ms,
+                    key,
+                    holds,
+                    hold_ms,
+                }
+            },
+        );
+    let write = (
+        who(),
+        vec((0_usize..8, 0_u8..3), 1..3),
+        prop_oneof![2 => Just(Vec::new()), 4 => vec(pick(), 1..3)],
+        any::<bool>(),
+    )
+        .prop_map(|(who, targets, tokens, at_lock)| What::Write {
+            who,
+            targets,
+            tokens,
+            at_lock,
+        });
+    prop_oneof![
+        1 => Just(What::Nothing),
+        24 => acquire,
+        6 => (who(), pick(), ttl(), proptest::option::weighted(0.1, 0_usize..8))
+            .prop_map(|(who, token, ttl_ms, elsewhere)| What::Renew { who, token, ttl_ms, elsewhere }),
+        8 => (who(), pick()).prop_map(|(who, token)| What::Release { who, token }),
+        4 => (who(), pick(), 0_usize..3).prop_map(|(who, token, to)| What::Transfer { who, token, to }),
+        1 => (0_usize..3, 0_usize..8).prop_map(|(who, resource)| What::Request { who, resource }),
+        4 => (
+            0_usize..8,
+            proptest::option::weighted(0.4, pick()),
+            prop_oneof![Just(0_u64), Just(1000), Just(5000)],
+        )
+            .prop_map(|(resource, named, grace_ms)| What::Break { resource, named, grace_ms }),
+        2 => (0_usize..8, 1_u64..20_000).prop_map(|(resource, for_ms)| What::Freeze { resource, for_ms }),
+        2 => (0_usize..8).prop_map(|resource| What::Unfreeze { resource }),
+        16 => write,
+        12 => (0_usize..6, any::<bool>()).prop_map(|(pick, sent)| What::Complete { pick, sent }),
+        2 => (0_usize..6).prop_map(|pick| What::Leave { pick }),
+        2 => (0_usize..4).prop_map(|pick| What::Undelivered { pick }),
+        1 => Just(What::Reload),
+    ]
+}
