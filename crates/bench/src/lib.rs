@@ -1,1 +1,0 @@
-//! Load programs that measure the server beside a no-op floor
