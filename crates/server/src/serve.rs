@@ -1,6 +1,7 @@
 //! Puts everything together and runs it.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -335,19 +336,33 @@ async fn housekeeping(app: Arc<App>, documents: Arc<Documents>, stop: Cancellati
     }
 }
 
-#[expect(clippy::print_stdout, reason = "this is what the program says to who starts it")]
+/// What the program says to who starts it. Nobody has to listen: a pipe that is closed is no reason
+/// not to serve.
 fn greet(config: &Config, address: std::net::SocketAddr) {
+    let text = greeting(config, address);
+    let mut out = std::io::stdout().lock();
+    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        tracing::debug!(%error, "nobody reads the standard output");
+    }
+}
+
+fn greeting(config: &Config, address: std::net::SocketAddr) -> String {
     let data: &Path = &config.data;
-    println!("leasehold is listening on http://{address} and keeps its data in {}", data.display());
-    let suffix = &config.lock_suffix;
+    let listens = format!(
+        "leasehold is listening on http://{address} and keeps its data in {}\n",
+        data.display()
+    );
     if config.identity == IdentityMode::Keys {
-        println!("every request needs a key: leasehold key add NAME --role writer");
-        return;
+        return format!(
+            "{listens}every request needs a key: leasehold key add NAME --role writer\n"
+        );
     }
     let at = format!("http://{address}/v1/flags/feature-x");
-    println!();
-    println!("try it:");
-    println!("  curl -X PUT {at} -H 'Content-Type: application/json' -d '{{\"on\": false}}'");
-    println!("  curl -X POST {at}{suffix} -d '{{\"ttl_seconds\": 60}}'");
-    println!("  curl -i -X PUT {at} -H 'Content-Type: application/json' -d '{{\"on\": true}}'");
+    let suffix = &config.lock_suffix;
+    format!(
+        "{listens}\ntry it:\n  \
+         curl -X PUT {at} -H 'Content-Type: application/json' -d '{{\"on\": false}}'\n  \
+         curl -X POST {at}{suffix} -d '{{\"ttl_seconds\": 60}}'\n  \
+         curl -i -X PUT {at} -H 'Content-Type: application/json' -d '{{\"on\": true}}'\n"
+    )
 }
