@@ -39,6 +39,8 @@ pub(crate) struct Bench {
     naive: Naive,
     trail: Vec<Event>,
     grants: Vec<(LockId, Fence)>,
+    /// Every acquire with a key.
+    keyed: Vec<Acquire>,
     durable: u64,
     next_id: u128,
 }
@@ -115,6 +117,7 @@ impl Bench {
             naive: Naive::default(),
             trail: Vec::new(),
             grants: Vec::new(),
+            keyed: Vec::new(),
             durable: 0,
             next_id: 0,
         }
@@ -383,7 +386,7 @@ impl Bench {
         let all = self.in_order(None);
         match pick {
             Pick::Forged => Presented::Forged,
-            Pick::Newest(at) | Pick::WrongFence(at) => match all.get(at) {
+            Pick::Newest(at) | Pick::WrongFence(at) => match all.get(at % all.len().max(1)) {
                 None => Presented::Forged,
                 Some(&(lock_id, fence)) => {
                     let is_wrong = matches!(pick, Pick::WrongFence(_));
@@ -465,6 +468,13 @@ impl Bench {
             }
             What::Write { .. } => self.write(what),
             What::Complete { pick, sent } => self.complete(*pick, *sent),
+            What::Again { pick, wait_ms } => {
+                if let Some(before) = self.keyed.iter().rev().nth(*pick).cloned() {
+                    let lock_id = self.fresh_id();
+                    let wait_ms = *wait_ms;
+                    self.acquires(&Acquire { lock_id, wait_ms, ..before });
+                }
+            }
             What::Leave { pick } => self.leave(*pick),
             What::Undelivered { pick } => self.undelivered(*pick),
             What::Reload => self.reload(),
@@ -529,18 +539,25 @@ impl Bench {
                 drain_wait_ms: DRAIN_WAIT_MS,
             },
         };
+        if command.idempotency.is_some() {
+            self.keyed.push(command.clone());
+        }
+        self.acquires(&command);
+    }
+
+    fn acquires(&mut self, command: &Acquire) {
         let done = self.both(|table, now| table.acquire(command.clone(), now));
         let is_own = |body: &EventBody| matches!(body, EventBody::Acquired(grant) if grant.lock_id == command.lock_id);
         let rest = self.follow_until(&done.events, is_own);
         let stale_away = self.naive.away.iter().any(|away| away.until <= self.naive.now.lease);
-        let expected = self.naive.acquire(&command);
+        let expected = self.naive.acquire(command);
         match (&done.outcome, expected) {
             (Ok(Acquired::Granted(granted)), Acquiring::Granted { resources }) => {
                 assert!(!granted.replayed);
                 let [own] = rest else { panic!("one event: {rest:?}") };
                 assert_eq!(granted.lock.grant.resources.to_vec(), resources);
                 assert_eq!(granted.lock.grant.waited_ms, 0);
-                self.naive.grant(own.seq.0, &command, &granted.lock.grant);
+                self.naive.grant(own.seq.0, command, &granted.lock.grant);
                 self.finish_step(&[], &done.wakes);
                 return;
             }
@@ -556,7 +573,7 @@ impl Bench {
                 if let Some(kept) = kept {
                     assert_eq!(*ticket, kept, "who comes back keeps its place");
                 }
-                self.add_waiter(*ticket, &command);
+                self.add_waiter(*ticket, command);
                 self.observe(false);
                 assert!(!self.naive.closes_circle(*ticket), "a circle was not seen");
             }
@@ -564,7 +581,7 @@ impl Bench {
                 assert!(!circle.is_empty());
                 // It would have been this one.
                 let ticket = ticket.unwrap_or(WaiterId(u64::MAX));
-                self.add_waiter(ticket, &command);
+                self.add_waiter(ticket, command);
                 assert!(self.naive.closes_circle(ticket), "no circle is closed: {circle:?}");
                 self.naive.waiters.retain(|waiter| waiter.ticket != ticket);
             }
@@ -591,7 +608,7 @@ impl Bench {
             }
             // Whose time away is over stands in the queue until a tick.
             (Ok(Acquired::Parked(ticket)), Acquiring::QueueFull) if stale_away => {
-                self.add_waiter(*ticket, &command);
+                self.add_waiter(*ticket, command);
             }
             (found, expected) => panic!("expected {expected:?}, found {found:?}"),
         }

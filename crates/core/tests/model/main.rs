@@ -45,5 +45,5 @@ prop_state_machine! {
     #![proptest_config(config(2000))]
 
     #[test]
-    fn the_table_does_what_the_naive_one_does(sequential 1..50 => Table);
+    fn the_table_does_what_the_naive_one_does(sequential 1..90 => Table);
 }

@@ -81,6 +81,11 @@ pub(crate) enum What {
         pick: usize,
         sent: bool,
     },
+    /// One of the newest acquires with a key, sent again.
+    Again {
+        pick: usize,
+        wait_ms: u64,
+    },
     Leave {
         pick: usize,
     },
@@ -102,13 +107,18 @@ impl ReferenceStateMachine for Commands {
 
     fn transitions((): &()) -> BoxedStrategy<Step> {
         let passes = prop_oneof![
-            6 => Just(0),
-            4 => 1_u64..3000,
-            2 => prop_oneof![Just(1000), Just(2000), Just(5000), Just(10_000)],
+            12 => Just(0),
+            6 => 1_u64..700,
+            3 => prop_oneof![Just(1000), Just(2000), Just(5000), Just(10_000)],
             1 => 3000_u64..30_000,
-            1 => 100_000_u64..700_000,
         ];
-        let budget = prop_oneof![4 => Just(Some(usize::MAX)), 3 => Just(None), 2 => (0_usize..3).prop_map(Some)];
+        // Rarely a jump over everything that is due.
+        let passes = prop_oneof![60 => passes, 1 => 100_000_u64..700_000];
+        let budget = prop_oneof![
+            4 => Just(Some(usize::MAX)),
+            3 => Just(None),
+            2 => (0_usize..3).prop_map(Some),
+        ];
         (passes, budget, proptest::bool::weighted(0.2), what())
             .prop_map(|(passes_ms, budget, settles, what)| Step {
                 passes_ms,
@@ -124,10 +134,25 @@ impl ReferenceStateMachine for Commands {
 
 fn pick() -> impl Strategy<Value = Pick> {
     prop_oneof![
-        20 => (0_usize..6).prop_map(Pick::Newest),
-        1 => (0_usize..6).prop_map(Pick::WrongFence),
+        20 => (0_usize..3).prop_map(Pick::Newest),
+        6 => (0_usize..8).prop_map(Pick::Newest),
+        1 => (0_usize..3).prop_map(Pick::WrongFence),
         1 => Just(Pick::Forged),
     ]
+}
+
+/// Most of them meet.
+fn place() -> impl Strategy<Value = usize> {
+    prop_oneof![4 => 1_usize..5, 1 => 0_usize..8]
+}
+
+fn wait() -> impl Strategy<Value = u64> {
+    prop_oneof![2 => Just(0_u64), 5 => prop_oneof![Just(1000_u64), Just(5000), Just(20_000)]]
+}
+
+/// Mostly a token of the caller's own.
+fn own() -> impl Strategy<Value = Pick> {
+    prop_oneof![30 => (0_usize..2).prop_map(Pick::Newest), 1 => Just(Pick::Newest(5)), 1 => pick()]
 }
 
 /// Mostly whoever holds the lock that is meant.
@@ -140,7 +165,7 @@ fn ttl() -> impl Strategy<Value = Option<u64>> {
         0.8,
         prop_oneof![
             4 => 1000_u64..12_000,
-            2 => Just(60_000_u64),
+            10 => 12_000_u64..60_001,
             1 => prop_oneof![Just(999_u64), Just(1000), Just(60_001)],
         ],
     )
@@ -148,12 +173,12 @@ fn ttl() -> impl Strategy<Value = Option<u64>> {
 
 fn what() -> impl Strategy<Value = What> {
     let acquire = (
-        (0_usize..3, vec(0_usize..8, 1..4), proptest::bool::weighted(0.15)),
+        (0_usize..3, vec(place(), 1..4), proptest::bool::weighted(0.15)),
         (proptest::bool::weighted(0.35), proptest::bool::weighted(0.25), ttl()),
-        prop_oneof![2 => Just(0_u64), 3 => prop_oneof![Just(1000_u64), Just(5000), Just(20_000)]],
-        proptest::option::weighted(0.3, 0_usize..3),
-        prop_oneof![3 => Just(Vec::new()), 2 => vec(pick(), 1..3)],
-        prop_oneof![Just(None), Just(Some(15_000_u64))],
+        wait(),
+        proptest::option::weighted(0.4, 0_usize..6),
+        prop_oneof![2 => Just(Vec::new()), 3 => vec(own(), 1..3)],
+        proptest::option::weighted(0.2, Just(15_000_u64)),
     )
         .prop_map(
             |(
@@ -183,7 +208,7 @@ fn what() -> impl Strategy<Value = What> {
         );
     let write = (
         who(),
-        vec((0_usize..8, 0_u8..3), 1..3),
+        vec((place(), 0_u8..3), 1..3),
         prop_oneof![2 => Just(Vec::new()), 4 => vec(pick(), 1..3)],
         any::<bool>(),
     )
@@ -193,26 +218,27 @@ fn what() -> impl Strategy<Value = What> {
             tokens,
             at_lock,
         });
-    prop_oneof![
+    let often = prop_oneof![
         1 => Just(What::Nothing),
         24 => acquire,
         6 => (who(), pick(), ttl(), proptest::option::weighted(0.1, 0_usize..8))
             .prop_map(|(who, token, ttl_ms, elsewhere)| What::Renew { who, token, ttl_ms, elsewhere }),
-        8 => (who(), pick()).prop_map(|(who, token)| What::Release { who, token }),
-        4 => (who(), pick(), 0_usize..3).prop_map(|(who, token, to)| What::Transfer { who, token, to }),
+        9 => (who(), pick()).prop_map(|(who, token)| What::Release { who, token }),
+        5 => (who(), pick(), 0_usize..3).prop_map(|(who, token, to)| What::Transfer { who, token, to }),
         1 => (0_usize..3, 0_usize..8).prop_map(|(who, resource)| What::Request { who, resource }),
         4 => (
-            0_usize..8,
+            place(),
             proptest::option::weighted(0.4, pick()),
             prop_oneof![Just(0_u64), Just(1000), Just(5000)],
         )
             .prop_map(|(resource, named, grace_ms)| What::Break { resource, named, grace_ms }),
-        2 => (0_usize..8, 1_u64..20_000).prop_map(|(resource, for_ms)| What::Freeze { resource, for_ms }),
-        2 => (0_usize..8).prop_map(|resource| What::Unfreeze { resource }),
-        16 => write,
-        12 => (0_usize..6, any::<bool>()).prop_map(|(pick, sent)| What::Complete { pick, sent }),
+        1 => (place(), 1_u64..8000).prop_map(|(resource, for_ms)| What::Freeze { resource, for_ms }),
+        1 => place().prop_map(|resource| What::Unfreeze { resource }),
+        18 => write,
+        9 => (0_usize..6, any::<bool>()).prop_map(|(pick, sent)| What::Complete { pick, sent }),
+        6 => (0_usize..3, wait()).prop_map(|(pick, wait_ms)| What::Again { pick, wait_ms }),
         2 => (0_usize..6).prop_map(|pick| What::Leave { pick }),
         2 => (0_usize..4).prop_map(|pick| What::Undelivered { pick }),
-        1 => Just(What::Reload),
-    ]
+    ];
+    prop_oneof![300 => often, 1 => Just(What::Reload)]
 }
