@@ -35,6 +35,9 @@ use crate::request_body::timed;
 use crate::request_id::RequestIds;
 use crate::trail::Readers;
 
+/// The longest target, path and query, that is read (RFC 9112, section 3, asks for 8,000 bytes).
+const MAX_TARGET: usize = 8192;
+
 /// What every request needs. One for the process.
 pub(crate) struct App {
     pub(crate) engine: Engine,
@@ -196,7 +199,9 @@ impl App {
         method: &Method,
         seen: &Seen,
     ) -> Response<Body> {
-        let told = Told { instance: path, request_id, prefix: &self.prefix };
+        // A path that was too long to be read is not repeated either; a target is ASCII.
+        let instance = path.get(..MAX_TARGET).unwrap_or(path);
+        let told = Told { instance, request_id, prefix: &self.prefix };
         let mut response = problem.to_response(&told).map(full);
         if *method == Method::HEAD {
             response = response.map(|_| leasehold_guard::body::empty());
@@ -224,7 +229,6 @@ impl App {
 }
 
 fn malformed_path(error: PathError) -> Box<Problem> {
-    let name = if error == PathError::TooLong { Name::UriTooLong } else { Name::MalformedRequest };
     let detail = format!("The path is no resource: {error}.");
-    Box::new(Problem::new(name, detail).with("field", "path"))
+    Box::new(Problem::new(Name::MalformedRequest, detail).with("field", "path"))
 }
