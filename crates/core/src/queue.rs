@@ -138,7 +138,10 @@ impl LockTable {
     // ---- what is in the way ------------------------------------------------------------------
 
     /// Shows `visit` everything in the way of a request, until it says stop: a freeze first, then
-    /// parked acquires (the newest first), then locks.
+    /// what is parked here and above (the newest first), then locks, then what is parked below.
+    ///
+    /// A queue is a chain because its own node comes before the locks; what is parked below comes
+    /// last because looking for it may pass many who came later.
     pub(crate) fn visit_obstacles(
         &self,
         place: &Place,
@@ -154,13 +157,23 @@ impl LockTable {
                 return;
             }
         }
-        if !self.parked.is_empty() && !self.visit_parked(place, reach, now, visit) {
-            return;
-        }
-        self.visit_locks(place, reach.mode, reach.depth, now, visit);
+        let _ = self.visit_parked_here(place, reach, now, visit)
+            && self.visit_locks(place, reach.mode, reach.depth, now, visit)
+            && self.visit_parked_below(place, reach, now, visit);
     }
 
     pub(crate) fn visit_parked(
+        &self,
+        place: &Place,
+        reach: Reach<'_>,
+        now: Now,
+        visit: &mut dyn FnMut(Obstacle) -> bool,
+    ) -> bool {
+        self.visit_parked_here(place, reach, now, visit)
+            && self.visit_parked_below(place, reach, now, visit)
+    }
+
+    fn visit_parked_here(
         &self,
         place: &Place,
         reach: Reach<'_>,
@@ -180,11 +193,25 @@ impl LockTable {
                 }
             }
         }
-        let below = place.exact && reach.depth == Depth::Infinity;
-        !below || self.visit_parked_below(place.path[last], reach, now, visit)
+        true
     }
 
     fn visit_parked_below(
+        &self,
+        place: &Place,
+        reach: Reach<'_>,
+        now: Now,
+        visit: &mut dyn FnMut(Obstacle) -> bool,
+    ) -> bool {
+        match place.path.last() {
+            Some(&node) if place.exact && reach.depth == Depth::Infinity => {
+                self.visit_parked_under(node, reach, now, visit)
+            }
+            _ => true,
+        }
+    }
+
+    fn visit_parked_under(
         &self,
         node: NodeId,
         reach: Reach<'_>,
@@ -201,7 +228,7 @@ impl LockTable {
                     return false;
                 }
             }
-            if !self.visit_parked_below(child, reach, now, visit) {
+            if !self.visit_parked_under(child, reach, now, visit) {
                 return false;
             }
         }
@@ -213,11 +240,16 @@ impl LockTable {
         if reach.ticket == Some(other.waiter) || !modes_conflict(other.mode, reach.mode) {
             return false;
         }
+        let is_later = reach.ticket.is_some_and(|ticket| ticket < other.waiter);
+        // Nearly always nobody is claimed, and those who came later need no second look.
+        if is_later && self.claimed == 0 {
+            return false;
+        }
         let Some(parked) = self.parked.get(&other.waiter) else { return false };
         if matches!(parked.phase, Phase::Claimed { .. }) {
             return true;
         }
-        if reach.ticket.is_some_and(|ticket| ticket < other.waiter) {
+        if is_later {
             return false;
         }
         // Whoever holds what an earlier waiter needs goes before it: else order makes a circle.
