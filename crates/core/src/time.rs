@@ -87,6 +87,10 @@ impl fmt::Display for WallTime {
 impl std::str::FromStr for WallTime {
     type Err = jiff::Error;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // What has no date was written as a number.
+        if let Some(Ok(number)) = text.strip_suffix("ms").map(str::parse) {
+            return Ok(Self(number));
+        }
         text.parse::<jiff::Timestamp>().map(|timestamp| Self(timestamp.as_millisecond()))
     }
 }
@@ -112,6 +116,7 @@ mod tests {
     fn wall_time_is_shown_as_rfc_3339_with_three_decimals() {
         assert_eq!(WallTime(1_795_176_000_000).to_string(), "2026-11-20T12:00:00.000Z");
         assert_eq!("2026-11-20T12:00:00.250Z".parse::<WallTime>().unwrap().0, 1_795_176_000_250);
+        assert_eq!(WallTime(i64::MAX).to_string().parse::<WallTime>().unwrap().0, i64::MAX);
         assert_eq!("2026-11-20T13:00:00+01:00".parse::<WallTime>().unwrap().0, 1_795_176_000_000);
     }
 }

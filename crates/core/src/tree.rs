@@ -410,13 +410,11 @@ impl Tree {
     }
 
     fn is_needed(&self, node: &Node) -> bool {
+        // The mark of what is below needs no look: the child that it came from stands as long.
         !matches!(node.locks, Locks::None)
             || self.durable < node.mark
             || node.extras.as_ref().is_some_and(|extras| !extras.is_empty())
-            || node
-                .inner
-                .as_ref()
-                .is_some_and(|inner| !inner.children.is_empty() || self.durable < inner.mark)
+            || node.inner.as_ref().is_some_and(|inner| !inner.children.is_empty())
     }
 
     fn extras(&mut self, node: NodeId) -> &mut Extras {
