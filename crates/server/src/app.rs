@@ -152,6 +152,10 @@ impl App {
                 ),
             ));
         }
+        if head.uri.path_and_query().is_some_and(|target| MAX_TARGET < target.as_str().len()) {
+            let detail = format!("The target of the request is longer than {MAX_TARGET} bytes.");
+            return Err(Box::new(Problem::new(Name::UriTooLong, detail)));
+        }
         let path = Resource::parse(head.uri.path()).map_err(malformed_path)?;
         self.browsers.check(&head)?;
         let own = self.own(&path).map(str::to_owned);

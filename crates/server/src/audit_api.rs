@@ -105,8 +105,13 @@ impl App {
         let asked = query.clone();
         let page = self.trail.ask(move |reader| reader.query(&asked)).await?;
         let next = page.next.map(|seq| cursor(seq, query.descending));
-        let shown: Vec<(Record, Vec<u8>)> =
-            page.items.iter().filter_map(|stored| view.show(stored)).collect();
+        // Asked again of what is shown: a filter must not tell what a rule hides.
+        let shown: Vec<(Record, Vec<u8>)> = page
+            .items
+            .iter()
+            .filter_map(|stored| view.show(stored))
+            .filter(|(record, _)| matches(&query, record))
+            .collect();
         let (media, body) = match form {
             Form::Json => ("application/json", json_page(&shown, next.as_deref())),
             Form::Lines => ("application/x-ndjson", lines(&shown)),

@@ -132,11 +132,17 @@ impl Fields {
     /// # Errors
     /// `400` for another type, null included.
     pub fn seconds(&mut self, name: &str) -> Result<Option<u64>, Box<Problem>> {
+        Ok(self.number(name)?.map(to_ms))
+    }
+
+    /// A number, fractions allowed.
+    ///
+    /// # Errors
+    /// `400` for another type, null included.
+    pub fn number(&mut self, name: &str) -> Result<Option<f64>, Box<Problem>> {
         let Some(value) = self.members.remove(name) else { return Ok(None) };
-        let Some(seconds) = value.as_f64() else {
-            return Err(malformed(name, format!("`{name}` is no number.")));
-        };
-        Ok(Some(to_ms(seconds)))
+        let number = value.as_f64();
+        number.map(Some).ok_or_else(|| malformed(name, format!("`{name}` is no number.")))
     }
 
     /// A list of resources.
@@ -180,7 +186,8 @@ impl Fields {
     }
 }
 
-/// Seconds as milliseconds, rounded up; below 1 ms, or no number, as 0.
+/// Seconds as milliseconds, rounded up; less than a second is rounded down, so that it stays less.
+/// What is negative, or no number, is 0.
 #[must_use]
 #[expect(
     clippy::cast_possible_truncation,
@@ -188,5 +195,6 @@ impl Fields {
     reason = "a float cast saturates, and negative or missing numbers become 0"
 )]
 pub fn to_ms(seconds: f64) -> u64 {
-    if seconds > 0.0 { (seconds * 1000.0).ceil() as u64 } else { 0 }
+    let ms = seconds * 1000.0;
+    if seconds < 1.0 { ms as u64 } else { ms.ceil() as u64 }
 }

@@ -21,11 +21,11 @@ use uuid::Uuid;
 
 use super::acquire::{MAX_REASON, with_token};
 use super::asking::query;
-use super::fields::{Fields, MAX_BODY, invalid, malformed, object};
+use super::fields::{Fields, MAX_BODY, invalid, malformed, object, to_ms};
 use super::{JsonApi, json as answer};
 
-/// The longest grace of a break, in milliseconds: a lock cannot be renewed for longer.
-const MAX_GRACE_MS: u64 = 24 * 60 * 60 * 1000;
+/// The longest grace of a break, in seconds: a lock cannot be renewed for longer.
+const MAX_GRACE_SECONDS: f64 = 24.0 * 60.0 * 60.0;
 
 impl JsonApi {
     fn need_at(call: &Call, permission: Permission, address: &Address) -> Result<(), Box<Problem>> {
@@ -217,7 +217,7 @@ impl JsonApi {
         };
         let mut fields = Fields::new(object(body, MAX_BODY).await?);
         let reason = fields.text("reason", MAX_REASON)?;
-        let grace_ms = fields.seconds("grace_seconds")?.unwrap_or(0);
+        let grace = fields.number("grace_seconds")?.unwrap_or(0.0);
         let lock_id = match fields.text("lock_id", 64)? {
             None => None,
             Some(text) => Some(
@@ -226,8 +226,8 @@ impl JsonApi {
             ),
         };
         fields.end()?;
-        if grace_ms > MAX_GRACE_MS {
-            return Err(invalid("grace_seconds", "is longer than a day"));
+        if !(0.0..=MAX_GRACE_SECONDS).contains(&grace) {
+            return Err(invalid("grace_seconds", "is not from 0 to 86400, a day"));
         }
         let reason = match reason {
             Some(reason) if !reason.trim().is_empty() => reason,
@@ -244,7 +244,7 @@ impl JsonApi {
             address,
             lock_id,
             reason: Arc::from(reason),
-            grace_ms,
+            grace_ms: to_ms(grace),
         };
         let rules = self.rules.load_full();
         let telling = self.telling(&rules, call);
