@@ -72,6 +72,14 @@ pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
     }
 }
 
+/// Whether a transaction that was interrupted has to be undone before the file can be read: then
+/// only a connection that may write can open it.
+pub(crate) fn wants_rollback(error: &rusqlite::Error) -> bool {
+    error
+        .sqlite_error()
+        .is_some_and(|inner| inner.extended_code == rusqlite::ffi::SQLITE_READONLY_ROLLBACK)
+}
+
 /// The connection that may write to a file, made if it is missing.
 pub(crate) fn writer(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE

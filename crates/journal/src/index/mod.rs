@@ -79,7 +79,7 @@ pub(crate) fn path(folder: &Path) -> PathBuf {
 
 /// Removes the index and what SQLite keeps beside it.
 pub(crate) fn remove(folder: &Path) -> Result<(), StoreError> {
-    for suffix in ["", "-wal", "-shm"] {
+    for suffix in ["", "-wal", "-shm", "-journal"] {
         let path = folder.join(format!("{INDEX_FILE}{suffix}"));
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -440,10 +440,19 @@ fn look(path: &Path) -> Result<(LogState, i64), OpenError> {
         Err(error) => return Err(StoreError::new("look at", path, error).into()),
         Ok(_) => {}
     }
-    let versions = connect::reader(path).and_then(|connection| {
+    let ask = |connection: Connection| {
         let tables: i64 =
             connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
         Ok((tables, connect::versions(&connection)?))
+    };
+    let versions = connect::reader(path).and_then(ask).or_else(|error| {
+        // Whoever made the file was killed before it was a write-ahead one. What was half done has
+        // to be undone first, and a reader cannot do that.
+        if connect::wants_rollback(&error) {
+            connect::writer(path).and_then(ask)
+        } else {
+            Err(error)
+        }
     });
     match versions {
         Ok((0, (0, 0))) => Ok((LogState::Empty, 0)),

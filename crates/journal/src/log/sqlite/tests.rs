@@ -201,3 +201,31 @@ fn the_log_keeps_the_folder_locked() {
     drop(log);
     DataFolder::open(root.path()).unwrap();
 }
+
+#[test]
+fn a_log_whose_making_was_interrupted_is_made_anew() {
+    let root = tempfile::tempdir().unwrap();
+    let making = root.path().join("making.db");
+    let connection = Connection::open(&making).unwrap();
+    // More than fits into the cache, so that pages are in the file before the commit.
+    connection
+        .execute_batch(&format!(
+            "PRAGMA cache_size = 1; BEGIN IMMEDIATE; {SCHEMA}
+             WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 100)
+             INSERT INTO event SELECT n, zeroblob(4000) FROM n;"
+        ))
+        .unwrap();
+    let data = root.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    for (from, to) in [("making.db", "log.db"), ("making.db-journal", "log.db-journal")] {
+        std::fs::copy(root.path().join(from), data.join(to)).unwrap();
+    }
+    drop(connection);
+    assert!(data.join("log.db").metadata().unwrap().len() > 0);
+    assert!(
+        connect::reader(&data.join("log.db")).and_then(|found| connect::versions(&found)).is_err()
+    );
+    let (_folder, _log, opened) = testing::open(&data);
+    assert!(opened.created, "{opened:?}");
+    assert_eq!(opened.head, Head::default());
+}
