@@ -959,6 +959,15 @@ impl LockTable {
         }
     }
 
+    /// Whether a waiter waits for the end of a write.
+    pub(crate) fn awaits(&self, waiter: WaiterId, pin: PinId) -> bool {
+        let claimed = self.parked.get(&waiter).is_some_and(|parked| match &parked.phase {
+            Phase::Claimed { pins, .. } => pins.contains(&pin),
+            Phase::Waiting { .. } => false,
+        });
+        claimed || self.drains.get(&waiter).is_some_and(|drain| drain.pins.contains(&pin))
+    }
+
     fn assert_claimed(&self, waiter: WaiterId, parked: &Parked, pins: &[PinId], now: Now) {
         let (mode, depth) = (parked.command.mode, parked.command.depth);
         assert!(!pins.is_empty(), "{waiter:?} is claimed and waits for nothing");

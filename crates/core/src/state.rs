@@ -371,4 +371,27 @@ impl State {
             self.tree.set_freeze(node, None, seq);
         }
     }
+
+    /// Checks that the indexes agree with the locks; for tests.
+    pub(crate) fn assert_consistent(&self) {
+        for (idx, slot) in &self.locks {
+            let (grant, idx) = (&slot.lock.grant, u32::try_from(idx).unwrap_or(u32::MAX));
+            assert!(grant.fence <= self.fence, "fences grow");
+            assert_eq!(self.by_id.get(&grant.lock_id), Some(&idx));
+            assert_eq!(self.by_fence.get(&grant.fence), Some(&idx));
+            assert!(self.timers.contains(&(slot.timer, idx)), "{} would never end", grant.lock_id);
+            assert!(slot.timer <= slot.lock.deadline, "a timer stands after its deadline");
+        }
+        let count = self.locks.len();
+        assert_eq!(
+            (self.by_id.len(), self.by_fence.len(), self.timers.len()),
+            (count, count, count)
+        );
+        let held: u64 = self.per_holder.values().sum();
+        assert_eq!(usize::try_from(held).ok(), Some(count));
+        for id in self.keys.values() {
+            let is_known = self.by_id.contains_key(id) || self.ended.contains_key(id);
+            assert!(is_known, "a key outlives what is known of its lock");
+        }
+    }
 }

@@ -4,11 +4,14 @@
 //! [`State`]; restart, failover and the simulator rely on that. Beside the state the table keeps
 //! what no event tells: acquires that wait, and writes that are on their way.
 //!
-//! Invariants, asserted by [`LockTable::assert_invariants`] after each command under test:
+//! Invariants:
 //! - no two live locks conflict;
 //! - no lock is granted that conflicts with a write on its way;
 //! - each grant's fence is greater than every fence before it;
 //! - among waiters that overlap, the earlier is served first.
+//!
+//! [`LockTable::assert_invariants`] asserts what can be seen of them at one moment, the model
+//! tests the rest.
 //!
 //! Deliberately absent: HTTP, clocks, async, randomness. A face translates; it never decides.
 
@@ -327,6 +330,17 @@ impl LockTable {
         }
     }
 
+    /// Whether the lock that this key got waits for a retry, because its answer was lost.
+    #[must_use]
+    pub fn waits_for_retry(&self, principal: &Principal, key: &str) -> bool {
+        // Nearly always nothing waits.
+        !self.uncollected.is_empty()
+            && self
+                .state
+                .got_by(principal, key)
+                .is_some_and(|id| self.uncollected.contains_key(&id))
+    }
+
     fn release_undelivered(&mut self, lock_id: LockId, now: Now) {
         let Some(idx) = self.state.idx(lock_id) else { return };
         let lock = &self.state.slot(idx).lock;
@@ -513,9 +527,20 @@ impl LockTable {
                 );
             }
         }
-        for slot in self.state.locks.iter().map(|(_, slot)| slot) {
-            assert!(slot.timer <= slot.lock.deadline, "a timer stands after its deadline");
+        self.state.assert_consistent();
+        for (id, pin) in &self.pins {
+            for waiter in &pin.awaited_by {
+                assert!(self.awaits(*waiter, *id), "{id:?} would tell {waiter:?}, who left");
+            }
         }
+        for (waiter, away) in &self.away {
+            assert!(self.parked_timers.contains(&(away.until, *waiter)), "{waiter:?} stays away");
+        }
+        assert_eq!(
+            self.parked_timers.len(),
+            self.parked.len() + self.drains.len() + self.away.len(),
+            "a timer for each that is parked, drains or is away"
+        );
         self.assert_queue(now);
     }
 }

@@ -1,5 +1,8 @@
 //! Events as records: whatever is in an event, it is the same after it was stored and read.
 
+// These are tests, but their helpers are functions of their own.
+#![allow(clippy::unwrap_used)]
+
 use std::sync::Arc;
 
 use leasehold_core::event::{

@@ -479,3 +479,32 @@ fn a_mass_expiry_is_written_down_in_bounded_chunks() {
         ",
     );
 }
+
+#[test]
+fn an_any_of_that_waits_keeps_its_place_on_each_until_it_has_one() {
+    check(
+        "
+        0s  bob   acquires /a/b 60s shared          -> fence 1
+        0s  alice acquires /a/d 5s                  -> fence 2
+        1s  carol acquires any:/a/d,/a/b 60s wait 30s -> waits
+        2s  dave  acquires /a/b 60s shared wait 30s -> waits
+        5s                                          -> carol: fence 3 /a/d | dave: fence 4 /a/b
+        ",
+    );
+}
+
+#[test]
+fn an_any_of_that_has_a_place_leaves_the_others() {
+    check(
+        "
+        0s  bob   acquires /b 60s shared              -> fence 1
+        0s  alice acquires /a 5s                      -> fence 2
+        1s  carol acquires any:/a,/b 60s wait 30s     -> waits
+        2s  dave  acquires /b 60s shared wait 30s     -> waits
+        3s  alice writes /a fence 2 as w              -> admitted
+        5s                                            -> dave: fence 3
+        5s  erin  looks /a                            -> locks none queue carol!
+        6s  w ends                                    -> ended | carol: fence 4 /a
+        ",
+    );
+}

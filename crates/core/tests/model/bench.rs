@@ -198,6 +198,10 @@ impl Bench {
 
     fn follow(&mut self, events: &[Event]) {
         for event in events {
+            if matches!(event.body, EventBody::Acquired(_)) {
+                // One that has taken its place on one of several has left the others.
+                self.observe(false);
+            }
             self.naive.follow(event);
         }
     }

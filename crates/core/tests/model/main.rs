@@ -38,7 +38,7 @@ impl StateMachineTest for Table {
 fn config(cases: u32) -> Config {
     let factor =
         std::env::var("LEASEHOLD_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
-    Config { cases: cases * factor, max_shrink_iters: 20_000, ..Config::default() }
+    Config { cases: cases * factor, max_shrink_iters: 3000, ..Config::default() }
 }
 
 prop_state_machine! {
