@@ -355,7 +355,10 @@ where
             let requested = permit.requested().cloned();
             permit.sending();
             if let Some(answer) = work.execute(&admitted).await {
-                permit.complete(result_of(&answer));
+                match result_of(&answer) {
+                    Some(result) => permit.complete(result),
+                    None => self.learn(permit),
+                }
                 return answer.map(|response| with_request(response, requested.as_ref()));
             }
             // It was not applied, and it is known that it was not.
@@ -372,14 +375,27 @@ where
             .retry_after(1),
         ))
     }
+
+    /// Keeps a write pinned until it is known how it ended: until then it may still show, and the
+    /// lock goes to nobody else. The client has its answer already.
+    fn learn(&self, permit: Permit) {
+        let upstream = self.shared.upstream.clone();
+        // Not among the writes that a shutdown waits for: storage may stay broken. The permit then
+        // goes with the runtime, and the next start learns it.
+        tokio::spawn(async move {
+            let result = upstream.outcome(permit.admission()).await;
+            permit.complete(result);
+        });
+    }
 }
 
-fn result_of(answer: &Answer) -> WriteResult {
+/// How a write ended; none while nobody can tell.
+fn result_of(answer: &Answer) -> Option<WriteResult> {
     match answer {
-        Ok(response) => WriteResult::Answered(response.status().as_u16()),
+        Ok(response) => Some(WriteResult::Answered(response.status().as_u16())),
         // Whether a commit that failed has taken effect shows when the store is open again.
-        Err(problem) if problem.name == Name::StorageFailure => WriteResult::Unknown,
-        Err(problem) => WriteResult::Answered(problem.status().as_u16()),
+        Err(problem) if problem.name == Name::StorageFailure => None,
+        Err(problem) => Some(WriteResult::Answered(problem.status().as_u16())),
     }
 }
 

@@ -5,6 +5,7 @@ use std::pin::Pin;
 
 use http::request::Parts;
 use http::{Request, Response};
+use leasehold_core::event::WriteResult;
 use leasehold_core::ids::Seq;
 use leasehold_core::resource::Resource;
 use leasehold_core::target::Target;
@@ -93,4 +94,9 @@ pub trait Upstream: Send + Sync + 'static {
         plan: Self::Plan,
         admitted: &'a Admitted,
     ) -> BoxFuture<'a, Execution<Self::Plan>>;
+
+    /// How a write ended that was answered with `storage-failure`: whether the write of this
+    /// admission took effect; for a write without one, any result. It is asked while the write is
+    /// still pinned, and answers when nothing of the write can land any more.
+    fn outcome(&self, admission: Option<Seq>) -> BoxFuture<'_, WriteResult>;
 }

@@ -33,10 +33,12 @@ mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Request, Response};
+use leasehold_core::event::WriteResult;
 use leasehold_core::ids::Seq;
 use leasehold_core::resource::Resource;
 use leasehold_core::target::Target;
@@ -71,6 +73,9 @@ const MOST_BYTES: usize = 512 << 20;
 const READERS: usize = 4;
 /// Bodies from here on are parsed off the async threads.
 const LARGE: usize = 64 << 10;
+/// How long to wait before storage is asked again how a write ended, at first and at most.
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_LAST: Duration = Duration::from_secs(2);
 /// How many admissions are forgotten in one transaction.
 const FORGET: usize = 10_000;
 
@@ -250,6 +255,24 @@ impl Documents {
         }
     }
 
+    /// How a write ended whose group failed. A transaction after the failed one tells: the file was
+    /// opened again for it, and what was there then has been brought to stable storage.
+    async fn learn(&self, admission: Option<Seq>) -> WriteResult {
+        let mut pause = RETRY_FIRST;
+        loop {
+            let asked = self.writer.submit(move |txn| match admission {
+                Some(admission) => store::was_applied(txn.connection, admission),
+                None => Ok(false),
+            });
+            match asked.await {
+                Ok(true) => return WriteResult::Applied,
+                Ok(false) => return WriteResult::NotApplied,
+                Err(_) => tokio::time::sleep(pause).await,
+            }
+            pause = (pause * 2).min(RETRY_LAST);
+        }
+    }
+
     async fn apply(
         &self,
         mut plan: Plan,
@@ -391,5 +414,9 @@ impl Upstream for Documents {
     fn execute<'a>(&'a self, plan: Plan, admitted: &'a Admitted) -> BoxFuture<'a, Execution<Plan>> {
         let covers = |target: &Target| admitted.covers(target);
         Box::pin(async move { self.apply(plan, &covers, admitted.admission()).await })
+    }
+
+    fn outcome(&self, admission: Option<Seq>) -> BoxFuture<'_, WriteResult> {
+        Box::pin(self.learn(admission))
     }
 }

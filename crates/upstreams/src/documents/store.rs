@@ -56,6 +56,15 @@ pub enum OpenError {
         #[source]
         source: rusqlite::Error,
     },
+    /// The file could not be made.
+    #[error("cannot make {path}")]
+    Make {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        #[source]
+        source: std::io::Error,
+    },
     /// The writer's thread could not be started.
     #[error("cannot start the thread that writes documents")]
     Thread(#[source] std::io::Error),
@@ -81,6 +90,10 @@ pub(super) struct Counters {
 /// has to stable storage.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     let storage = |source| OpenError::Storage { path: path.to_owned(), source };
+    // Only if it is missing: closing a file that SQLite has open gives up SQLite's locks.
+    if !path.exists() {
+        make(path).map_err(|source| OpenError::Make { path: path.to_owned(), source })?;
+    }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -99,6 +112,15 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
         return Err(OpenError::Busy { path: path.to_owned() });
     }
     Ok(connection)
+}
+
+/// Makes an empty file that only its owner can read; SQLite gives those beside it the same mode.
+fn make(path: &Path) -> std::io::Result<()> {
+    let mut options = std::fs::File::options();
+    options.write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(|_| ())
 }
 
 /// Opens the file for reading. It must exist.
@@ -350,6 +372,19 @@ mod tests {
         let text = folder.path().join("text.db");
         std::fs::write(&text, "not a database at all, but long enough to be looked at").unwrap();
         assert!(matches!(open_writer(&text), Err(OpenError::Storage { .. })));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_documents_are_for_their_owner_only() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let connection = open_writer(&folder.path().join("documents.db")).unwrap();
+        save_counters(&connection, Counters { version: 1, modified: WallTime(1) }).unwrap();
+        for name in ["documents.db", "documents.db-wal", "documents.db-shm"] {
+            let found = folder.path().join(name).metadata().unwrap();
+            assert_eq!(found.permissions().mode() & 0o777, 0o600, "{name}");
+        }
     }
 
     #[test]

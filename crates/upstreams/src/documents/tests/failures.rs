@@ -187,3 +187,40 @@ async fn wherever_the_disk_is_full_what_was_acknowledged_is_there_and_the_rest_i
         }
     }
 }
+
+#[tokio::test]
+async fn how_a_write_ended_is_learnt_when_storage_works_again() {
+    let Bench { documents, folder, .. } = Bench::new();
+    let documents = Arc::new(documents);
+    let applied = documents.writer.submit(|txn| txn.note_applied(Some(Seq(7)))).await;
+    assert_eq!(applied, Ok(()));
+    // The file has gone: it cannot be opened again.
+    let path = folder.path().join(FILE);
+    let aside = folder.path().join("aside");
+    let failing = documents.writer.submit::<(), _>({
+        let (path, aside) = (path.clone(), aside.clone());
+        move |_| {
+            for suffix in ["", "-wal", "-shm"] {
+                let name = |path: &Path| format!("{}{suffix}", path.display());
+                std::fs::rename(name(&path), name(&aside)).unwrap();
+            }
+            std::fs::create_dir(&path).unwrap();
+            Err(rusqlite::Error::InvalidQuery)
+        }
+    });
+    assert_eq!(failing.await, Err(StorageFailure::Unknown));
+    let learnt = |admission| {
+        let documents = documents.clone();
+        tokio::spawn(async move { documents.outcome(Some(Seq(admission))).await })
+    };
+    let (there, lost) = (learnt(7), learnt(8));
+    tokio::time::sleep(Duration::from_millis(120)).await;
+    assert!(!there.is_finished() && !lost.is_finished());
+    std::fs::remove_dir(&path).unwrap();
+    for suffix in ["", "-wal", "-shm"] {
+        let name = |path: &Path| format!("{}{suffix}", path.display());
+        std::fs::rename(name(&aside), name(&path)).unwrap();
+    }
+    assert_eq!(there.await.unwrap(), WriteResult::Applied);
+    assert_eq!(lost.await.unwrap(), WriteResult::NotApplied);
+}
