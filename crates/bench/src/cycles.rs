@@ -34,7 +34,13 @@ pub(crate) async fn compare(
 ) -> anyhow::Result<()> {
     println!(
         "{:<10} {:>7} {:>10} {:>12} {:>22} {:>20} {:>9}",
-        "", "clients", "cycles/s", "CPU s/100k", "acquire p50/p99 µs", "cycle p50/p99 µs", "of floor"
+        "",
+        "clients",
+        "cycles/s",
+        "CPU s/100k",
+        "acquire p50/p99 µs",
+        "cycle p50/p99 µs",
+        "of floor"
     );
     for &clients in clients {
         let (mut floors, mut servers) = (Vec::new(), Vec::new());
@@ -46,6 +52,14 @@ pub(crate) async fn compare(
         print("floor", clients, &floor, &floor);
         print("leasehold", clients, &median(servers), &floor);
     }
+    Ok(())
+}
+
+/// Loads a server that runs already.
+pub(crate) async fn alone(address: &str, clients: usize, seconds: u64) -> anyhow::Result<()> {
+    let until = Instant::now() + Duration::from_secs(seconds);
+    let samples = load(address, clients, until).await?;
+    println!("{:.0} cycles/s", samples.len() as f64 / seconds as f64);
     Ok(())
 }
 
@@ -135,8 +149,7 @@ async fn cycle_until(
         }
         let acquired = began.elapsed();
         let token = token_of(&answer).context("the grant has no token")?;
-        let request =
-            format!("DELETE {path} HTTP/1.1\r\nHost: b\r\nX-Lock-Token: {token}\r\n\r\n");
+        let request = format!("DELETE {path} HTTP/1.1\r\nHost: b\r\nX-Lock-Token: {token}\r\n\r\n");
         let status = exchange(&mut stream, request.as_bytes(), &mut answer).await?;
         if status != 204 {
             bail!("a release was answered {status}");

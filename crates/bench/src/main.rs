@@ -44,6 +44,17 @@ enum What {
         #[arg(long, default_value_t = 3)]
         runs: usize,
     },
+    /// The same cycles against a server that runs already, for profilers: its cycles per second.
+    Load {
+        /// Its address, HOST:PORT.
+        address: String,
+        /// How many clients.
+        #[arg(long, default_value_t = 64)]
+        clients: usize,
+        /// For how many seconds.
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -52,6 +63,9 @@ fn main() -> anyhow::Result<()> {
         What::Floor { listen } => runtime.block_on(floor::serve(listen)),
         What::Cycles { server, clients, seconds, runs } => {
             runtime.block_on(cycles::compare(&server, &clients, seconds, runs))
+        }
+        What::Load { address, clients, seconds } => {
+            runtime.block_on(cycles::alone(&address, clients, seconds))
         }
     }
 }

@@ -9,6 +9,8 @@ use anyhow::{Context, bail};
 pub(crate) struct Target {
     child: Child,
     pub(crate) address: String,
+    /// Kept open: what is printed after the address has somewhere to go.
+    _stdout: std::io::BufReader<std::process::ChildStdout>,
     folder: Option<std::path::PathBuf>,
 }
 
@@ -43,10 +45,11 @@ impl Target {
             .with_context(|| format!("cannot start {command:?}"))?;
         let stdout = child.stdout.take().context("no standard output")?;
         let mut line = String::new();
-        std::io::BufReader::new(stdout).read_line(&mut line)?;
+        let mut stdout = std::io::BufReader::new(stdout);
+        stdout.read_line(&mut line)?;
         let Some(at) = line.find("http://") else { bail!("the server said: {line}") };
         let address = line[at + 7..].split_whitespace().next().unwrap_or_default().to_owned();
-        Ok(Self { child, address, folder })
+        Ok(Self { child, address, _stdout: stdout, folder })
     }
 
     /// CPU seconds that the process has used so far.

@@ -19,6 +19,10 @@ use clap::Parser;
 use crate::args::{Cli, Command};
 use crate::outcome::Failure;
 
+/// Requests are many small allocations that end on the thread they began on.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // clap itself ends a command line that is none with 2.
     let done = match Cli::parse().command {
