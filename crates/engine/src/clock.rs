@@ -1,5 +1,7 @@
 //! The clocks, and the lease clock that is made of them.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use leasehold_core::time::{LeaseTime, WallTime, millis};
@@ -10,6 +12,10 @@ pub trait Clock: Send + Sync + 'static {
     fn monotonic(&self) -> Duration;
     /// The wall clock.
     fn wall(&self) -> WallTime;
+    /// Waits until this much of the monotonic time has passed.
+    fn sleep(&self, span: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(tokio::time::sleep(span))
+    }
 }
 
 /// The clocks of the operating system.

@@ -17,7 +17,7 @@ use leasehold_core::table::{Granted, LockTable, Woken};
 use leasehold_core::time::Now;
 use tokio::sync::oneshot;
 
-use crate::engine::{Engine, EngineError, ParkedAnswer, Rest};
+use crate::engine::{Engine, EngineError, ParkedAnswer, Rest, Serving};
 use crate::permit::Permit;
 
 /// Why a command was not carried out: refused by the table, or the engine gave no answer.
@@ -41,10 +41,14 @@ pub struct Grant {
 }
 
 /// The duty to deliver a grant: dropped before [`Delivery::delivered`], the grant is given back.
+///
+/// Of several answers that tell of one grant, to retries with one key, the last that is lost
+/// gives it back, if none has arrived.
 #[must_use]
 pub struct Delivery {
     engine: Option<Engine>,
     lock_id: LockId,
+    has_key: bool,
 }
 
 impl std::fmt::Debug for Delivery {
@@ -56,15 +60,18 @@ impl std::fmt::Debug for Delivery {
 impl Delivery {
     /// The answer was handed to the network.
     pub fn delivered(mut self) {
-        self.engine = None;
+        if let Some(engine) = self.engine.take()
+            && self.has_key
+        {
+            engine.shared.lock().told(self.lock_id);
+        }
     }
 }
 
 impl Drop for Delivery {
     fn drop(&mut self) {
         if let Some(engine) = self.engine.take() {
-            // While the journal does not work nothing is given back; the deadline ends it then.
-            let _ = engine.shared.decide(|core, now| core.table.undelivered(self.lock_id, now));
+            engine.lost_answer(self.lock_id);
         }
     }
 }
@@ -94,25 +101,21 @@ impl Drop for Parked {
         let mut core = shared.lock();
         core.parked.remove(&self.waiter);
         // Granted just now, and nobody to tell.
-        let granted = match self.answer.try_recv() {
-            Ok(Ok((Woken::Granted(granted), _))) => Some(granted.lock.grant.lock_id),
-            _ => None,
-        };
-        if core.serving != crate::engine::Serving::Yes {
-            return;
+        if let Ok(Ok((Woken::Granted(granted), _))) = self.answer.try_recv() {
+            drop(core);
+            self.engine.lost_answer(granted.lock.grant.lock_id);
+        } else if core.serving == Serving::Yes {
+            // Else its queue has gone.
+            shared.decide_in(&mut core, |core, now| core.table.leave(self.waiter, now));
         }
-        shared.decide_in(&mut core, |core, now| match granted {
-            Some(lock_id) => core.table.undelivered(lock_id, now),
-            None => core.table.leave(self.waiter, now),
-        });
     }
 }
 
 impl Engine {
-    fn delivery(&self, granted: &Granted) -> Delivery {
-        // What is shown again was delivered, or is waiting to be collected, already.
-        let engine = (!granted.replayed).then(|| self.clone());
-        Delivery { engine, lock_id: granted.lock.grant.lock_id }
+    fn delivery(&self, granted: &Granted, gives_back: bool) -> Delivery {
+        let grant = &granted.lock.grant;
+        let engine = gives_back.then(|| self.clone());
+        Delivery { engine, lock_id: grant.lock_id, has_key: grant.idempotency.is_some() }
     }
 
     /// Decides, and waits until everything in the table then is durable.
@@ -138,15 +141,21 @@ impl Engine {
     /// The refusal, or no answer.
     pub async fn acquire(&self, command: Acquire) -> Result<Grant, Refused<AcquireRefusal>> {
         enum First {
-            Granted(Granted, Rest),
+            Granted(Granted, Rest, bool),
             Parked(WaiterId, oneshot::Receiver<ParkedAnswer>),
             Refused(AcquireRefusal, Rest),
         }
         let first = self.shared.decide(|core, now| {
+            let key = command.idempotency.as_ref().map(|each| each.key.clone());
+            let waits =
+                key.is_some_and(|key| core.table.waits_for_retry(&command.caller.principal, &key));
             let outcome = core.table.acquire(command, now);
             let rest = core.rest();
             match outcome {
-                Ok(Acquired::Granted(granted)) => First::Granted(granted, rest),
+                Ok(Acquired::Granted(granted)) => {
+                    let gives_back = core.telling(&granted, waits);
+                    First::Granted(granted, rest, gives_back)
+                }
                 Ok(Acquired::Parked(waiter)) => {
                     let (tell, answer) = oneshot::channel();
                     core.parked.insert(waiter, tell);
@@ -155,8 +164,8 @@ impl Engine {
                 Err(refusal) => First::Refused(refusal, rest),
             }
         })?;
-        let (granted, rests_on) = match first {
-            First::Granted(granted, rest) => (granted, rest),
+        let (granted, rests_on, gives_back) = match first {
+            First::Granted(granted, rest, gives_back) => (granted, rest, gives_back),
             First::Refused(refusal, rest) => {
                 self.shared.settled(rest).await?;
                 return Err(Refused::By(refusal));
@@ -164,17 +173,24 @@ impl Engine {
             First::Parked(waiter, answer) => {
                 let mut parked = self.park(waiter, answer);
                 match parked.wait().await? {
-                    (Woken::Granted(granted), seq) => (granted, seq),
-                    (Woken::Refused(refusal), seq) => {
-                        self.shared.settled(seq).await?;
+                    (Woken::Granted(granted), rest) => (granted, rest, true),
+                    (Woken::Refused(refusal), rest) => {
+                        self.shared.settled(rest).await?;
                         return Err(Refused::By(*refusal));
                     }
                     _ => return Err(Refused::Engine(EngineError::Unavailable)),
                 }
             }
         };
-        let delivery = self.delivery(&granted);
-        self.shared.settled(rests_on).await?;
+        let delivery = self.delivery(&granted, gives_back);
+        if let Err(error) = self.shared.settled(rests_on).await {
+            // It may be there when the log works again. Who has a key asks again, and gets it;
+            // without one nobody ever can, and the delivery gives it back.
+            if delivery.has_key {
+                delivery.delivered();
+            }
+            return Err(Refused::Engine(error));
+        }
         if self.remaining_ms(granted.lock.deadline) == 0 {
             return Err(Refused::Engine(EngineError::ExpiredBeforeTold));
         }
@@ -228,7 +244,11 @@ impl Engine {
             },
         };
         self.shared.settled(rests_on).await?;
-        outcome.map_err(Refused::By)
+        let granted = outcome.map_err(Refused::By)?;
+        if self.remaining_ms(granted.lock.deadline) == 0 {
+            return Err(Refused::Engine(EngineError::ExpiredBeforeTold));
+        }
+        Ok(granted)
     }
 
     /// Asks the holders to let go.
@@ -273,9 +293,11 @@ impl Engine {
             });
             (freeze, waits, core.rest())
         })?;
+        // Made before the wait: dropped while waiting, it leaves.
+        let parked = waits.map(|(waiter, answer)| self.park(waiter, answer));
         self.shared.settled(rests_on).await?;
-        let Some((waiter, answer)) = waits else { return Ok((freeze, 0)) };
-        match self.park(waiter, answer).wait().await? {
+        let Some(mut parked) = parked else { return Ok((freeze, 0)) };
+        match parked.wait().await? {
             (Woken::Frozen { writes_in_flight }, seq) => {
                 self.shared.settled(seq).await?;
                 Ok((freeze, writes_in_flight))
@@ -350,12 +372,17 @@ impl Engine {
         }
     }
 
-    /// Whether a write may pass as things are. Nothing is pinned.
+    /// Whether a write may pass as things are. Nothing is pinned, and nothing is told by a yes:
+    /// what it rests on need not be durable, because the write is judged again.
     ///
     /// # Errors
     /// The refusal, or no answer.
     pub async fn check(&self, write: &Write) -> Result<(), Refused<WriteRefusal>> {
-        self.ask(|table, now| table.check(write, now)).await
+        let (answer, rests_on) =
+            self.shared.decide(|core, now| (core.table.check(write, now), core.rest()))?;
+        let Err(refusal) = answer else { return Ok(()) };
+        self.shared.settled(rests_on).await?;
+        Err(Refused::By(refusal))
     }
 
     /// The same for a proxy that asks: it leaves `write_checked` in the trail, durable before the

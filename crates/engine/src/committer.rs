@@ -8,7 +8,7 @@ use leasehold_core::event::{Event, EventBody, Origin, RecoveryCause, WriteResult
 use leasehold_core::ids::Seq;
 use leasehold_core::lock::OpenAdmission;
 use leasehold_core::state::State;
-use leasehold_core::table::TableLimits;
+use leasehold_core::table::{LockTable, TableLimits};
 use leasehold_core::time::LeaseTime;
 use leasehold_journal::folder::DataFolder;
 use leasehold_journal::follower::{self, FollowerHandle, Loaded};
@@ -31,6 +31,8 @@ pub(crate) struct Committer {
     pub(crate) seed: u64,
     pub(crate) limits: TableLimits,
     pub(crate) trim_at: Instant,
+    /// Whether there is more to remove at once.
+    pub(crate) trims_on: bool,
     pub(crate) reading_at: Instant,
 }
 
@@ -53,14 +55,31 @@ impl Committer {
             if !events.is_empty() || self.reading_at.elapsed() >= READING {
                 self.commit(&events, lease);
             }
-            if events.is_empty() {
-                self.trim();
-            }
+            // Between two commits, also when there is always another to come.
+            self.trim();
         }
         let lease = self.shared.now(&self.shared.lock()).lease;
         if let Err(error) = self.log.close_cleanly(lease) {
             tracing::error!(error = chain(&error), "the shutdown could not be marked as clean");
         }
+        self.end();
+    }
+
+    /// Nothing will be committed any more: whatever still waits for that is told.
+    fn end(&self) {
+        let durable = self.shared.durable();
+        let awaiting = {
+            let mut core = self.shared.lock();
+            core.ended = true;
+            core.serving = Serving::Stopping;
+            std::mem::take(&mut core.awaiting)
+        };
+        for (seq, done) in awaiting {
+            let is_durable = seq <= durable;
+            let _ = done.send(if is_durable { Ok(()) } else { Err(EngineError::StorageFailure) });
+        }
+        self.shared.ended.store(true, Ordering::Release);
+        self.shared.settle.notify_one();
     }
 
     /// Waits for something to commit, for a second at most, and takes it.
@@ -68,7 +87,7 @@ impl Committer {
         let shared = Arc::clone(&self.shared);
         let mut core = shared.lock();
         let stop = || shared.stop.load(Ordering::Acquire);
-        if core.group.is_empty() && !stop() {
+        if core.group.is_empty() && !stop() && !self.trims_on {
             let waited = shared.work.wait_timeout(core, READING);
             core = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
         }
@@ -122,14 +141,28 @@ impl Committer {
                     tracing::error!(error, "the log could not be brought back; trying again");
                 }
             }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(RETRY_LAST);
-            if self.shared.stop.load(Ordering::Acquire) {
+            if self.pause(pause) {
                 return;
             }
+            pause = (pause * 2).min(RETRY_LAST);
         }
         self.observer.recovering(false);
         tracing::warn!("the log works again");
+    }
+
+    /// Waits for this long, or until the engine stops. Whether it stops.
+    fn pause(&self, span: Duration) -> bool {
+        let until = Instant::now() + span;
+        let mut core = self.shared.lock();
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let stop = self.shared.stop.load(Ordering::Acquire);
+            if stop || left.is_zero() {
+                return stop;
+            }
+            let waited = self.shared.work.wait_timeout(core, left);
+            core = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+        }
     }
 
     fn fail_everything(&self) {
@@ -159,40 +192,28 @@ impl Committer {
         })
         .map_err(|error| chain(&error))?;
         let shared = Arc::clone(&self.shared);
+        // Commands are refused and what ends is noted, so nobody misses the table meanwhile; and
+        // nobody is held up while a large one is put together, and the old one taken down.
+        let empty = LockTable::new(State::new(self.seed), self.limits, self.seed);
+        let old = std::mem::replace(&mut shared.lock().table, empty);
+        let mut table = old.reloaded(state, head.seq, self.seed);
+        let written = self.write_recovered(&mut table);
         let mut core = shared.lock();
-        let empty =
-            leasehold_core::table::LockTable::new(State::new(self.seed), self.limits, self.seed);
-        let old = std::mem::replace(&mut core.table, empty);
-        core.table = old.reloaded(state, head.seq, self.seed);
-        let now = shared.now(&core);
-        let body = EventBody::Recovered {
-            cause: RecoveryCause::FailedCommit,
-            incarnation: shared.incarnation.clone(),
-            fence_floor: core.table.state().fence(),
-        };
-        core.table.record(body, Origin::default(), now);
-        for open in core.table.orphaned_admissions() {
-            let result = (self.classify)(&open);
-            core.table.close_open(&open, result, now);
-        }
-        let events = core.table.take_events();
-        core.table.take_wakes();
-        drop(core);
-        // Ours alone: commands are still refused.
-        self.log
-            .append(&Group { events: &events, lease: now.lease })
-            .map_err(|error| chain(&error))?;
-        self.reading_at = Instant::now();
-        let mut core = shared.lock();
+        // Also if it was not written: the table has the writes that are on their way.
+        core.table = table;
+        written?;
+        let limits = core.limits;
+        core.table.set_limits(limits);
         shared.durable.store(self.log.head().seq.0, Ordering::Release);
         core.lease.run(shared.clock.monotonic());
-        if !shared.stop.load(Ordering::Acquire) {
-            core.serving = Serving::Yes;
-        }
-        // Writes that ended while the log was brought back.
+        core.serving = if core.stopping { Serving::Stopping } else { Serving::Yes };
+        // What came while the log was brought back.
         let now = shared.now(&core);
         for (pin, result) in std::mem::take(&mut core.ended_meanwhile) {
             core.table.complete(pin, result, now);
+        }
+        for lock_id in std::mem::take(&mut core.undelivered_meanwhile) {
+            core.not_told(lock_id, now);
         }
         shared.after(&mut core);
         drop(core);
@@ -202,8 +223,30 @@ impl Committer {
         Ok(())
     }
 
-    /// Removes what retention does not keep, a chunk at a time, while there is nothing to commit.
+    /// Makes a `recovered` of ours durable, and closes the admissions that nobody will close.
+    fn write_recovered(&mut self, table: &mut LockTable) -> Result<(), String> {
+        let now = self.shared.now(&self.shared.lock());
+        let body = EventBody::Recovered {
+            cause: RecoveryCause::FailedCommit,
+            incarnation: self.shared.incarnation.clone(),
+            fence_floor: table.state().fence(),
+        };
+        table.record(body, Origin::default(), now);
+        for open in table.orphaned_admissions() {
+            let result = (self.classify)(&open);
+            table.close_open(&open, result, now);
+        }
+        let events = table.take_events();
+        self.log
+            .append(&Group { events: &events, lease: now.lease })
+            .map_err(|error| chain(&error))?;
+        self.reading_at = Instant::now();
+        Ok(())
+    }
+
+    /// Removes a chunk of what retention does not keep.
     fn trim(&mut self) {
+        self.trims_on = false;
         if Instant::now() < self.trim_at {
             return;
         }
@@ -211,6 +254,7 @@ impl Committer {
         match self.log.trim(&retention, self.shared.clock.wall()) {
             Ok(step) => {
                 if step.more {
+                    self.trims_on = true;
                     return;
                 }
                 self.trim_at = Instant::now() + TRIM;

@@ -1,7 +1,7 @@
 //! The engine: one value behind one lock.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use leasehold_core::command::Presented;
 use leasehold_core::event::{Event, EventBody, Origin, WriteResult};
 use leasehold_core::ids::{Fence, LockId, PinId, Principal, Seq, WaiterId};
 use leasehold_core::resource::Resource;
-use leasehold_core::table::{LockTable, Woken};
+use leasehold_core::table::{Granted, LockTable, TableLimits, Woken};
 use leasehold_core::time::{LeaseTime, Now};
 use tokio::sync::{Notify, oneshot, watch};
 
@@ -60,7 +60,25 @@ pub(crate) struct Core {
     pub(crate) awaiting: VecDeque<(Seq, oneshot::Sender<Result<(), EngineError>>)>,
     /// Writes that ended while the log was being brought back.
     pub(crate) ended_meanwhile: Vec<(PinId, WriteResult)>,
+    /// Grants that could not be delivered while the log was being brought back.
+    pub(crate) undelivered_meanwhile: Vec<LockId>,
+    /// Grants with a key whose answers are on their way: a retry may be told before the first.
+    pub(crate) tellings: HashMap<LockId, Told>,
     pub(crate) refusals: Refusals,
+    pub(crate) limits: TableLimits,
+    /// Whether the engine is shutting down, whatever else it is doing.
+    pub(crate) stopping: bool,
+    /// Whether the journal's thread has ended: what is not durable will never be.
+    pub(crate) ended: bool,
+}
+
+/// Who is being told of a grant.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Told {
+    /// How many answers are on their way.
+    pub(crate) underway: u32,
+    /// Whether one has arrived.
+    pub(crate) delivered: bool,
 }
 
 /// Whether commands are taken.
@@ -90,7 +108,10 @@ pub(crate) struct Shared {
     pub(crate) tokens: TokenKeys,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) incarnation: Arc<str>,
-    pub(crate) stop: std::sync::atomic::AtomicBool,
+    /// The journal's thread is to commit what there is, and end.
+    pub(crate) stop: AtomicBool,
+    /// It has ended: whoever settles answers does so once more.
+    pub(crate) ended: AtomicBool,
 }
 
 /// The engine. Cheap to clone; all clones are one.
@@ -118,13 +139,26 @@ pub struct Stats {
 /// is written down by the timer.
 const TICK_BUDGET: usize = 64;
 
+/// How many events may wait for the journal's thread. Beyond, commands are refused: a store that
+/// hangs must not fill the memory.
+const MAX_GROUP: usize = 1 << 18;
+
 /// A panic while the table is being changed leaves it half changed: the process ends, and the
 /// next start reads the log.
-struct AbortOnPanic;
+pub(crate) struct AbortOnPanic {
+    /// What is dropped by a panic elsewhere comes here as well, and is carried out like anything.
+    was_panicking: bool,
+}
+
+impl AbortOnPanic {
+    pub(crate) fn armed() -> Self {
+        Self { was_panicking: std::thread::panicking() }
+    }
+}
 
 impl Drop for AbortOnPanic {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if !self.was_panicking && std::thread::panicking() {
             tracing::error!("a panic in the engine: the process ends so that the log is read anew");
             std::process::abort();
         }
@@ -153,8 +187,8 @@ impl Shared {
     ) -> Result<T, EngineError> {
         let mut core = self.lock();
         match core.serving {
-            Serving::Yes => {}
-            Serving::Recovering => return Err(EngineError::Unavailable),
+            Serving::Yes if core.group.len() < MAX_GROUP => {}
+            Serving::Yes | Serving::Recovering => return Err(EngineError::Unavailable),
             Serving::Stopping => return Err(EngineError::ShuttingDown),
         }
         Ok(self.decide_in(&mut core, decide))
@@ -165,7 +199,7 @@ impl Shared {
         core: &mut Core,
         decide: impl FnOnce(&mut Core, Now) -> T,
     ) -> T {
-        let _abort = AbortOnPanic;
+        let _abort = AbortOnPanic::armed();
         let now = self.now(core);
         core.table.tick(now, TICK_BUDGET);
         let answer = decide(core, now);
@@ -175,34 +209,52 @@ impl Shared {
 
     /// Hands on what a change of the table has brought.
     pub(crate) fn after(&self, core: &mut Core) {
-        if core.table.has_events() {
-            let was_empty = core.group.is_empty();
-            let mut events = core.table.take_events();
-            if was_empty {
-                core.group = events;
-                self.work.notify_one();
-            } else {
-                core.group.append(&mut events);
+        loop {
+            self.hand_over_events(core);
+            let rests_on = core.rest();
+            for (waiter, woken) in core.table.take_wakes() {
+                self.wake(core, waiter, woken, rests_on);
             }
-        }
-        let rests_on = core.rest();
-        for (waiter, woken) in core.table.take_wakes() {
-            if let Some(parked) = core.parked.remove(&waiter) {
-                let unclaimed = parked.send(Ok((woken, rests_on)));
-                if let Err(Ok((Woken::Granted(granted), _))) = unclaimed {
-                    // Its client went while it was being granted; the task's own drop could not
-                    // know. The grant is given back in a moment of its own.
-                    let now = self.now(core);
-                    core.table.undelivered(granted.lock.grant.lock_id, now);
-                }
+            // Giving a grant back may have made another.
+            if !core.table.has_events() {
+                break;
             }
-        }
-        if core.table.has_events() {
-            self.after(core);
         }
         let next = core.table.next_deadline().map_or(u64::MAX, |at| at.0);
         if next < self.next_deadline.swap(next, Ordering::AcqRel) {
             self.timer.notify_one();
+        }
+    }
+
+    fn hand_over_events(&self, core: &mut Core) {
+        if !core.table.has_events() {
+            return;
+        }
+        let mut events = core.table.take_events();
+        if core.group.is_empty() {
+            core.group = events;
+            self.work.notify_one();
+        } else {
+            core.group.append(&mut events);
+        }
+    }
+
+    fn wake(&self, core: &mut Core, waiter: WaiterId, woken: Woken, rests_on: Rest) {
+        let grant = match &woken {
+            Woken::Granted(granted) => {
+                core.telling(granted, false);
+                Some(granted.lock.grant.lock_id)
+            }
+            _ => None,
+        };
+        let told = match core.parked.remove(&waiter) {
+            Some(parked) => parked.send(Ok((woken, rests_on))).is_ok(),
+            None => false,
+        };
+        // Its client was told that the server stops, or has gone just now.
+        if let Some(lock_id) = grant.filter(|_| !told) {
+            let now = self.now(core);
+            core.not_told(lock_id, now);
         }
     }
 
@@ -227,6 +279,9 @@ impl Shared {
             if self.is_settled(rest)? {
                 return Ok(());
             }
+            if core.ended {
+                return Err(EngineError::StorageFailure);
+            }
             let (done, wait) = oneshot::channel();
             let at = core.awaiting.partition_point(|(other, _)| *other <= rest.seq);
             core.awaiting.insert(at, (rest.seq, done));
@@ -240,6 +295,53 @@ impl Core {
     /// What an answer that is decided now rests on.
     pub(crate) fn rest(&self) -> Rest {
         Rest { epoch: self.epoch, seq: self.table.state().seq() }
+    }
+
+    /// Somebody is going to be told of a grant; `waits` if its first answer was lost. Whether the
+    /// grant is given back if this answer is lost too.
+    pub(crate) fn telling(&mut self, granted: &Granted, waits: bool) -> bool {
+        let grant = &granted.lock.grant;
+        if grant.idempotency.is_none() {
+            return !granted.replayed;
+        }
+        if granted.replayed && !waits {
+            // Else it was delivered long ago.
+            return match self.tellings.get_mut(&grant.lock_id) {
+                Some(told) => {
+                    told.underway += 1;
+                    true
+                }
+                None => false,
+            };
+        }
+        self.tellings.entry(grant.lock_id).or_default().underway += 1;
+        true
+    }
+
+    /// The answer has arrived.
+    pub(crate) fn told(&mut self, lock_id: LockId) {
+        if let Some(told) = self.tellings.get_mut(&lock_id) {
+            told.delivered = true;
+        }
+        self.answer_over(lock_id);
+    }
+
+    /// The answer is lost: unless another has arrived or may, the grant is given back.
+    pub(crate) fn not_told(&mut self, lock_id: LockId, now: Now) {
+        if self.answer_over(lock_id) {
+            self.table.undelivered(lock_id, now);
+        }
+    }
+
+    /// Whether nobody knows of the grant any more.
+    pub(crate) fn answer_over(&mut self, lock_id: LockId) -> bool {
+        let Some(told) = self.tellings.get_mut(&lock_id) else { return true };
+        told.underway = told.underway.saturating_sub(1);
+        let Told { underway, delivered } = *told;
+        if underway == 0 {
+            self.tellings.remove(&lock_id);
+        }
+        underway == 0 && !delivered
     }
 }
 
@@ -315,14 +417,17 @@ impl Engine {
         holder: Option<Principal>,
         name: &'static str,
     ) {
-        let mut core = self.shared.lock();
         let wall = self.shared.clock.wall();
-        let finished = core.refusals.count(resource, holder, name, wall);
-        self.record(&mut core, finished);
+        let mut core = self.shared.lock();
+        if core.serving == Serving::Yes {
+            let finished = core.refusals.flush_before(wall);
+            self.record(&mut core, finished);
+        }
+        core.refusals.count(resource, holder, name, wall);
     }
 
     fn record(&self, core: &mut Core, events: Vec<EventBody>) {
-        if events.is_empty() || core.serving != Serving::Yes {
+        if events.is_empty() {
             return;
         }
         self.shared.decide_in(core, |core, now| {
@@ -339,69 +444,64 @@ impl Engine {
         let core = self.shared.lock();
         let newest = core.table.state().seq();
         let open = core.table.state().open_admissions().map(|open| open.admission).min();
-        (open.unwrap_or(newest), newest)
+        // Positions that are not durable may come to be those of other admissions.
+        let durable = self.shared.durable().next();
+        (open.unwrap_or(newest).min(durable), newest)
     }
 
     /// Changes the limits of the table.
-    pub fn set_limits(&self, limits: leasehold_core::table::TableLimits) {
-        self.shared.lock().table.set_limits(limits);
+    pub fn set_limits(&self, limits: TableLimits) {
+        let mut core = self.shared.lock();
+        core.limits = limits;
+        core.table.set_limits(limits);
     }
 
-    /// Runs until [`Engine::stop`]: settles answers after each commit and fires deadlines. One
-    /// task of the runtime that serves requests.
+    /// Runs until the engine has stopped: settles answers after each commit and fires deadlines.
+    /// One task of the runtime that serves requests.
     pub async fn run(self) {
         loop {
-            let sleep = self.until_next_deadline();
-            tokio::select! {
-                () = self.shared.settle.notified() => self.settle(),
-                () = self.shared.timer.notified() => {}
-                () = tokio::time::sleep(sleep) => self.fire(),
-            }
-            if self.shared.stop.load(Ordering::Acquire) {
-                self.settle();
+            // Looked at first: whatever was committed before the end is settled after it.
+            let ended = self.shared.ended.load(Ordering::Acquire);
+            self.settle();
+            if ended {
                 return;
             }
+            // An earlier deadline that comes from here on leaves a permit in `timer`.
+            match self.fire() {
+                Next::MoreIsDue => tokio::select! {
+                    () = self.shared.settle.notified() => {}
+                    () = tokio::time::sleep(GAP) => {}
+                },
+                Next::In(span) => tokio::select! {
+                    () = self.shared.settle.notified() => {}
+                    () = self.shared.timer.notified() => {}
+                    () = self.shared.clock.sleep(span) => {}
+                },
+            }
         }
     }
 
-    fn until_next_deadline(&self) -> Duration {
-        let core = self.shared.lock();
-        let wall = self.shared.clock.wall();
-        let lease = match core.table.next_deadline() {
-            Some(at) if core.serving == Serving::Yes => {
-                let now = core.lease.read(self.shared.clock.monotonic());
-                Duration::from_millis(at.since(now))
-            }
-            _ => IDLE,
-        };
-        let thaw = match core.table.next_thaw() {
-            Some(at) => {
-                Duration::from_millis(u64::try_from(at.0.saturating_sub(wall.0)).unwrap_or(0))
-            }
-            None => IDLE,
-        };
-        lease.min(thaw).min(IDLE)
-    }
-
-    /// Ends what is due, in chunks, so that requests get their turn in between.
-    fn fire(&self) {
+    /// Ends what is due, at most a chunk of it, so that requests get their turn in between; and
+    /// when there is more to do.
+    fn fire(&self) -> Next {
         let mut core = self.shared.lock();
         if core.serving != Serving::Yes {
-            return;
+            return Next::In(IDLE);
         }
-        let wall = self.shared.clock.wall();
-        let finished = core.refusals.flush_before(wall);
+        let finished = core.refusals.flush_before(self.shared.clock.wall());
         self.record(&mut core, finished);
-        let more = {
-            let _abort = AbortOnPanic;
-            let now = self.shared.now(&core);
-            let more = core.table.tick(now, FIRE_BUDGET);
-            self.shared.after(&mut core);
-            more
-        };
+        let _abort = AbortOnPanic::armed();
+        let now = self.shared.now(&core);
+        let more = core.table.tick(now, FIRE_BUDGET);
+        self.shared.after(&mut core);
         if more {
-            self.shared.timer.notify_one();
+            return Next::MoreIsDue;
         }
+        let lease = core.table.next_deadline().map(|at| at.since(now.lease));
+        let thaw = core.table.next_thaw().map(|at| at.0.saturating_sub(now.wall.0));
+        let thaw = thaw.map(|ms| u64::try_from(ms).unwrap_or(0));
+        let ms = [lease, thaw].into_iter().flatten().min();
+        Next::In(ms.map_or(IDLE, |ms| Duration::from_millis(ms).min(IDLE)))
     }
 
     /// Answers everything that a commit has made durable.
@@ -410,6 +510,7 @@ impl Engine {
         let mut ready = Vec::new();
         {
             let mut core = self.shared.lock();
+            let _abort = AbortOnPanic::armed();
             core.table.settled(durable);
             let count = core.awaiting.partition_point(|(seq, _)| *seq <= durable);
             ready.extend(core.awaiting.drain(..count).map(|(_, done)| done));
@@ -435,8 +536,39 @@ impl Engine {
             }
         }
     }
+
+    /// A write that nobody will say the end of. While the engine stops it stays open: the next
+    /// start finds out how it ended, and nothing is granted until then.
+    pub(crate) fn unpin_unknown(&self, pin: PinId) {
+        if !self.shared.lock().stopping {
+            self.unpin(pin, WriteResult::Unknown);
+        }
+    }
+
+    /// An answer that told of a grant is lost.
+    pub(crate) fn lost_answer(&self, lock_id: LockId) {
+        let mut core = self.shared.lock();
+        match core.serving {
+            Serving::Recovering => core.undelivered_meanwhile.push(lock_id),
+            Serving::Yes | Serving::Stopping => {
+                self.shared.decide_in(&mut core, |core, now| core.not_told(lock_id, now));
+            }
+        }
+    }
 }
 
+/// When the timer looks again.
+enum Next {
+    /// Soon: there is more to do now.
+    MoreIsDue,
+    /// In this time at the latest.
+    In(Duration),
+}
+
+/// How long requests have the engine to themselves between two chunks of a mass expiry.
+const GAP: Duration = Duration::from_millis(1);
+
+/// How long the timer sleeps at most: the wall clock may have been set meanwhile.
 const IDLE: Duration = Duration::from_secs(1);
 
 /// How many due things one firing ends at most: about a millisecond's work.

@@ -9,9 +9,10 @@ use crate::engine::Engine;
 
 /// The right to carry one write out, and the duty to say how it ended.
 ///
-/// Dropped before [`Permit::sending`], it unpins at once (`not_sent`). Dropped after, on any path,
-/// it reports `unknown`: nobody said how the write ended. Only [`Permit::complete`] says it. Drop
-/// never waits.
+/// Dropped before [`Permit::sending`], it unpins at once (`not_sent`). Dropped after, it reports
+/// `unknown`: nobody will say how the write ended. Only [`Permit::complete`] says it, so whoever
+/// sends the write keeps the permit until nothing of it can land any more. Dropped after while
+/// the engine stops, it leaves the write to the next start, which finds out. Drop never waits.
 #[must_use]
 pub struct Permit {
     engine: Engine,
@@ -70,12 +71,11 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let result = match self.stage {
-            Stage::NotSent => WriteResult::NotSent,
-            Stage::Sent => WriteResult::Unknown,
-            Stage::Ended => return,
-        };
-        self.engine.unpin(self.admitted.pin, result);
+        match self.stage {
+            Stage::NotSent => self.engine.unpin(self.admitted.pin, WriteResult::NotSent),
+            Stage::Sent => self.engine.unpin_unknown(self.admitted.pin),
+            Stage::Ended => {}
+        }
     }
 }
 

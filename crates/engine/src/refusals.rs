@@ -24,16 +24,18 @@ pub struct Refusals {
 const MINUTE_MS: i64 = 60_000;
 
 impl Refusals {
-    /// Counts one refusal. Returns the events of the minute before, if this one begins another.
+    /// Counts one refusal. What was counted in another minute should have been flushed before; if
+    /// it could not be, this one is counted with it.
     pub fn count(
         &mut self,
         resource: Option<Resource>,
         holder: Option<Principal>,
         name: &'static str,
         now: WallTime,
-    ) -> Vec<EventBody> {
-        let finished = self.flush_before(now);
-        self.minute = now.0.div_euclid(MINUTE_MS);
+    ) {
+        if self.is_empty() {
+            self.minute = now.0.div_euclid(MINUTE_MS);
+        }
         let full = MAX_PAIRS <= self.counts.len();
         let pair = (resource, holder, name);
         match self.counts.get_mut(&pair) {
@@ -43,7 +45,6 @@ impl Refusals {
                 self.counts.insert(pair, 1);
             }
         }
-        finished
     }
 
     /// The events of a minute that is over.
@@ -95,16 +96,20 @@ mod tests {
     fn refusals_are_counted_by_the_minute_and_bounded() {
         let mut refusals = Refusals::default();
         let resource = |at: usize| Some(Resource::parse(&format!("/r/{at}")).unwrap());
-        assert!(refusals.count(resource(1), None, "locked", WallTime(0)).is_empty());
-        assert!(refusals.count(resource(1), None, "locked", WallTime(59_999)).is_empty());
-        let finished = refusals.count(resource(2), None, "locked", WallTime(60_000));
+        refusals.count(resource(1), None, "locked", WallTime(0));
+        refusals.count(resource(1), None, "locked", WallTime(59_999));
+        assert!(refusals.flush_before(WallTime(59_999)).is_empty());
+        let finished = refusals.flush_before(WallTime(60_000));
         assert!(matches!(finished.as_slice(), [EventBody::Refused { count: 2, .. }]));
         for at in 0..MAX_PAIRS + 5 {
             refusals.count(resource(at), None, "locked", WallTime(60_001));
         }
         let events = refusals.flush();
         assert_eq!(events.len(), MAX_PAIRS + 1);
-        assert!(matches!(events.last(), Some(EventBody::Refused { count: 5, resource: None, .. })));
+        assert!(matches!(
+            events.last(),
+            Some(EventBody::Refused { count: 5, resource: None, minute: WallTime(60_000), .. })
+        ));
         assert!(refusals.is_empty());
     }
 }

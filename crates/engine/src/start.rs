@@ -7,14 +7,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use leasehold_core::event::{Event, EventBody, Origin, RecoveryCause, WriteResult};
-use leasehold_core::ids::Fence;
+use leasehold_core::ids::{Fence, WaiterId};
 use leasehold_core::lock::OpenAdmission;
 use leasehold_core::state::State;
 use leasehold_core::table::{LockTable, TableLimits};
 use leasehold_journal::StoreError;
 use leasehold_journal::folder::DataFolder;
 use leasehold_journal::follower::{self, Follower, FollowerHandle, LoadError, LoadReport, Loaded};
-use leasehold_journal::log::sqlite::{LogOptions, OpenError, SqliteLog};
+use leasehold_journal::log::sqlite::{LogOptions, OpenError, Opened, SqliteLog};
 use leasehold_journal::log::{Group, Head, Log, LogError, Retention};
 use tokio::sync::{Notify, watch};
 
@@ -86,7 +86,7 @@ pub enum StartError {
 
 /// An engine that has its table and does not take commands yet.
 pub struct Loading {
-    log: SqliteLog,
+    log: Box<dyn Log>,
     folder: DataFolder,
     state: State,
     cause: RecoveryCause,
@@ -115,10 +115,23 @@ impl Loading {
     /// # Errors
     /// When the log cannot be opened or read.
     pub fn open(folder: DataFolder, options: EngineOptions) -> Result<Self, StartError> {
-        let (mut log, opened) = SqliteLog::open(&folder, options.log)?;
+        let (log, opened) = SqliteLog::open(&folder, options.log)?;
+        Self::over(Box::new(log), opened, folder, options)
+    }
+
+    /// The same over a log that is open already: `log.db` of `folder`, whoever reads and writes it.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn over(
+        mut log: Box<dyn Log>,
+        opened: Opened,
+        folder: DataFolder,
+        options: EngineOptions,
+    ) -> Result<Self, StartError> {
         let seed = u64::from_le_bytes(random::<8>()?);
         let mut state = State::new(seed);
-        let report = follower::load(&folder, &mut log, &mut |loaded| match loaded {
+        let report = follower::load(&folder, log.as_mut(), &mut |loaded| match loaded {
             Loaded::Row(row) => state.load(row),
             Loaded::Event(event) => state.apply(&event),
         })?;
@@ -198,7 +211,12 @@ impl Loading {
                 parked: std::collections::HashMap::new(),
                 awaiting: std::collections::VecDeque::new(),
                 ended_meanwhile: Vec::new(),
+                undelivered_meanwhile: Vec::new(),
+                tellings: std::collections::HashMap::new(),
                 refusals: Refusals::default(),
+                limits: self.options.limits,
+                stopping: false,
+                ended: false,
             }),
             work: Condvar::new(),
             durable: AtomicU64::new(head.seq.0),
@@ -211,11 +229,12 @@ impl Loading {
             clock,
             incarnation: self.incarnation,
             stop: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
         });
         let retention = Arc::new(Mutex::new(self.options.retention));
         let committer = Committer {
             shared: Arc::clone(&shared),
-            log: Box::new(self.log),
+            log: self.log,
             folder: self.folder,
             follower: follower.handle(),
             observer,
@@ -224,6 +243,7 @@ impl Loading {
             seed: self.seed,
             limits: self.options.limits,
             trim_at: Instant::now(),
+            trims_on: false,
             reading_at: Instant::now(),
         };
         let journal = std::thread::Builder::new()
@@ -290,7 +310,6 @@ impl Running {
         if journal.join().is_err() {
             tracing::error!("the journal's thread has panicked");
         }
-        shared.settle.notify_one();
         if let Some(follower) = self.follower.take() {
             follower.stop();
         }
@@ -309,10 +328,20 @@ impl Engine {
     pub fn refuse_new(&self) {
         let parked = {
             let mut core = self.shared.lock();
+            core.stopping = true;
+            let parked = std::mem::take(&mut core.parked);
             if core.serving == Serving::Yes {
                 core.serving = Serving::Stopping;
+                let mut waiters: Vec<WaiterId> = parked.keys().copied().collect();
+                // The last first, so that nobody's turn comes because another leaves.
+                waiters.sort_unstable_by(|a, b| b.cmp(a));
+                self.shared.decide_in(&mut core, |core, now| {
+                    for waiter in waiters {
+                        core.table.leave(waiter, now);
+                    }
+                });
             }
-            std::mem::take(&mut core.parked)
+            parked
         };
         for (_, parked) in parked {
             let _ = parked.send(Err(EngineError::ShuttingDown));
