@@ -1,0 +1,12 @@
+//! The engine over a log that the test holds up and lets fail, with a clock that the test moves.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panics")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod deadlines;
+mod disconnects;
+mod durable;
+mod failed_commits;
+mod shutdown;
