@@ -6,7 +6,11 @@
 //!
 //! Deliberately absent: any knowledge of what stands behind it, and any rule about locks.
 
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use arc_swap::ArcSwap;
 use http::header::{IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE};
@@ -16,9 +20,10 @@ use leasehold_core::caller::Permission;
 use leasehold_core::command::{Check, IfList, Presented, Write};
 use leasehold_core::event::WriteResult;
 use leasehold_core::lock::{Dialect, LetGo};
+use leasehold_core::refusal::WriteRefusal;
 use leasehold_core::resource::Resource;
 use leasehold_core::target::Target;
-use leasehold_engine::{Engine, Permit};
+use leasehold_engine::{Engine, Permit, Refused};
 use leasehold_problems::{Name, Problem};
 use tokio_util::task::TaskTracker;
 
@@ -26,7 +31,7 @@ use crate::body::Body;
 use crate::call::Call;
 use crate::if_header::{self, Condition};
 use crate::rules::Rules;
-use crate::telling::{Telling, engine_error};
+use crate::telling::Telling;
 use crate::tokens::{self, malformed};
 use crate::upstream::{Admitted, Answer, BoxFuture, Execution, Upstream};
 
@@ -164,16 +169,56 @@ where
     async fn write(&self, request: Request<Body>, resource: Resource, call: &Call) -> Answer {
         let shared = &self.shared;
         let (mut head, body) = request.into_parts();
-        let claims = self.claims(&mut head, &resource).await?;
+        let claims = self.claims(call, &mut head, &resource).await?;
         call.need(Permission::Write, &resource)?;
         shared.upstream.allow(&head, &resource)?;
         let early = shared.upstream.early_targets(&head, &resource);
         let method: Arc<str> = Arc::from(head.method.as_str());
-        let write = self.judged(call, method, resource.clone(), early, &claims)?;
-        shared.engine.check(&write).await.map_err(|refused| self.tell(call, &resource, refused))?;
+        let mut write = self.judged(call, method, resource.clone(), early, &claims)?;
+        if let Err(refused) = shared.engine.check(&write).await {
+            self.confirm(call, &head, &mut write, claims.has_precondition, refused).await?;
+        }
         let plan = shared.upstream.plan(head, resource, body).await?;
         let work = Single { upstream: shared.upstream.clone(), plan: Some(plan) };
-        self.carry_out(call, write, work).await
+        self.carry_out(call, write, claims.has_precondition, work).await
+    }
+
+    /// Judges a write again that was refused by the least that it changes, before its body is
+    /// read: a token that fits nothing of that may fit the rest, and more may be in the way.
+    async fn confirm(
+        &self,
+        call: &Call,
+        head: &Parts,
+        write: &mut Write,
+        has_precondition: bool,
+        refused: Refused<WriteRefusal>,
+    ) -> Result<(), Box<Problem>> {
+        let shared = &self.shared;
+        let refused = match shared.upstream.targets_by_head(head, &write.resource).await {
+            Some(targets) => {
+                self.aim(call, &shared.rules.load_full(), write, has_precondition, targets)?;
+                match shared.engine.check(write).await {
+                    Ok(()) => return Ok(()),
+                    Err(refused) => refused,
+                }
+            }
+            // What the body names can only put more in the way: steps 2 and 3 stay as they are.
+            None if may_be_of_the_rest(&refused) => return Ok(()),
+            None => refused,
+        };
+        Err(self.tell(call, &write.resource, refused))
+    }
+
+    /// Step 0 of a write: whether its head can be read.
+    ///
+    /// # Errors
+    /// `400` that names the field.
+    pub fn check_syntax(&self, head: &Parts) -> Result<(), Box<Problem>> {
+        tokens::presented(&self.shared.engine, &head.headers)?;
+        for list in if_header::parse(&head.headers)? {
+            list.tag.map(tagged).transpose()?;
+        }
+        self.shared.upstream.check_syntax(head)
     }
 
     /// What a request says of locks and preconditions. Where the `If` header was true by an entity
@@ -191,7 +236,7 @@ where
         let mut etag_of_target = None;
         let conditions = self.conditions(&head.headers, resource, &mut etag_of_target).await?;
         if let Some(etag) = etag_of_target
-            && !head.headers.contains_key(IF_MATCH)
+            && leaves_room_for(&head.headers, &etag)
             && let Ok(value) = HeaderValue::from_str(&etag)
         {
             head.headers.insert(IF_MATCH, value);
@@ -257,12 +302,7 @@ where
             lacks_precondition: false,
             resource,
         };
-        self.aim(call, &rules, &mut write, targets)?;
-        write.lacks_precondition = !claims.has_precondition
-            && write.targets.iter().any(|target| {
-                matches!(target, Target::Content(_) | Target::Subtree(_))
-                    && rules.find(target.resource()).1.require_precondition
-            });
+        self.aim(call, &rules, &mut write, claims.has_precondition, targets)?;
         Ok(write)
     }
 
@@ -271,6 +311,7 @@ where
         call: &Call,
         rules: &Rules,
         write: &mut Write,
+        has_precondition: bool,
         targets: Vec<Target>,
     ) -> Result<(), Box<Problem>> {
         write.targets.clear();
@@ -285,6 +326,11 @@ where
                 target => target,
             });
         }
+        write.lacks_precondition = !has_precondition
+            && write.targets.iter().any(|target| {
+                matches!(target, Target::Content(_) | Target::Subtree(_))
+                    && rules.find(target.resource()).1.require_precondition
+            });
         Ok(())
     }
 
@@ -292,7 +338,7 @@ where
         &self,
         call: &Call,
         resource: &Resource,
-        refused: leasehold_engine::Refused<leasehold_core::refusal::WriteRefusal>,
+        refused: Refused<WriteRefusal>,
     ) -> Box<Problem> {
         let rules = self.shared.rules.load();
         let telling = Telling {
@@ -308,21 +354,26 @@ where
     ///
     /// # Errors
     /// The refusal, or `503` when the task was lost.
-    pub async fn carry_out(&self, call: &Call, write: Write, mut work: impl Work) -> Answer {
-        let (mut write, targets) = (write, work.targets().await);
-        let permit = self.admit(call, &mut write, targets.clone()).await?;
+    pub async fn carry_out(
+        &self,
+        call: &Call,
+        mut write: Write,
+        has_precondition: bool,
+        mut work: impl Work,
+    ) -> Answer {
+        let targets = work.targets().await;
+        let permit = self.admit(call, &mut write, has_precondition, targets.clone()).await?;
         let guard = self.clone();
         let call = call.clone();
         // From here on nothing that the client does ends the write.
-        let task = self
-            .shared
-            .writes
-            .spawn(async move { guard.run(&call, write, targets, permit, &mut work).await });
+        let task = self.shared.writes.spawn(async move {
+            guard.run(&call, write, has_precondition, targets, permit, &mut work).await
+        });
         match task.await {
             Ok(answer) => answer,
             Err(error) => {
-                tracing::error!(%error, "a write has panicked; its outcome is unknown");
-                Err(Box::new(engine_error(leasehold_engine::EngineError::StorageFailure)))
+                tracing::error!(%error, "the task of a write was lost");
+                Err(broken_off())
             }
         }
     }
@@ -331,10 +382,11 @@ where
         &self,
         call: &Call,
         write: &mut Write,
+        has_precondition: bool,
         targets: Vec<Target>,
     ) -> Result<Permit, Box<Problem>> {
         let rules = self.shared.rules.load_full();
-        self.aim(call, &rules, write, targets)?;
+        self.aim(call, &rules, write, has_precondition, targets)?;
         self.shared
             .engine
             .admit(write)
@@ -346,6 +398,7 @@ where
         &self,
         call: &Call,
         mut write: Write,
+        has_precondition: bool,
         mut targets: Vec<Target>,
         mut permit: Permit,
         work: &mut impl Work,
@@ -354,7 +407,12 @@ where
             let admitted = Admitted { admission: permit.admission(), targets };
             let requested = permit.requested().cloned();
             permit.sending();
-            if let Some(answer) = work.execute(&admitted).await {
+            let Ok(ended) = caught(work.execute(&admitted)).await else {
+                // How far it came is not known, and it may still land.
+                self.learn(permit);
+                return Err(broken_off());
+            };
+            if let Some(answer) = ended {
                 match result_of(&answer) {
                     Some(result) => permit.complete(result),
                     None => self.learn(permit),
@@ -364,7 +422,7 @@ where
             // It was not applied, and it is known that it was not.
             permit.complete(WriteResult::NotSent);
             targets = work.targets().await;
-            permit = self.admit(call, &mut write, targets.clone()).await?;
+            permit = self.admit(call, &mut write, has_precondition, targets.clone()).await?;
         }
         drop(permit);
         Err(Box::new(
@@ -387,6 +445,60 @@ where
             permit.complete(result);
         });
     }
+}
+
+/// Whether a refusal of a part of a write may not be that of the whole: steps 4 and 5, which are
+/// about what the whole asks for. What refuses a part by steps 2 and 3 refuses the whole.
+#[must_use]
+pub fn may_be_of_the_rest(refused: &Refused<WriteRefusal>) -> bool {
+    match refused {
+        Refused::By(
+            WriteRefusal::LockLost(..)
+            | WriteRefusal::LockMismatch(_)
+            | WriteRefusal::NotTheHolder
+            | WriteRefusal::InvalidToken
+            | WriteRefusal::PreconditionRequired,
+        ) => true,
+        Refused::By(
+            WriteRefusal::Frozen(_) | WriteRefusal::ConditionFailed | WriteRefusal::Locked(_),
+        )
+        | Refused::Engine(_) => false,
+    }
+}
+
+/// Nobody can tell the client how its write ended.
+fn broken_off() -> Box<Problem> {
+    let detail = "The server failed while this was being carried out: whether it took effect is \
+                  not known.";
+    Box::new(Problem::new(Name::StorageFailure, detail).retry_after(1))
+}
+
+/// A future whose panic is an error: what it was about to do goes on to be looked after.
+async fn caught<F: Future + Unpin>(mut future: F) -> Result<F::Output, ()> {
+    std::future::poll_fn(|context| {
+        let step = AssertUnwindSafe(|| Pin::new(&mut future).poll(context));
+        match catch_unwind(step) {
+            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+            Ok(Poll::Pending) => Poll::Pending,
+            Err(_) => {
+                tracing::error!("a write has panicked; its outcome is unknown");
+                Poll::Ready(Err(()))
+            }
+        }
+    })
+    .await
+}
+
+/// Whether `If-Match` with this tag alone asks for no less than the `If-Match` that was sent: one
+/// that does not name the tag is false as it is.
+fn leaves_room_for(headers: &HeaderMap, etag: &str) -> bool {
+    let mut sent = headers.get_all(IF_MATCH).iter().peekable();
+    sent.peek().is_none()
+        || sent.any(|value| {
+            value.to_str().is_ok_and(|text| {
+                text.split(',').map(str::trim).any(|tag| tag == "*" || tag == etag)
+            })
+        })
 }
 
 /// How a write ended; none while nobody can tell.

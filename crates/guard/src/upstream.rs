@@ -58,6 +58,12 @@ pub trait Upstream: Send + Sync + 'static {
     /// Answers a request whose method is safe.
     fn read<'a>(&'a self, request: Request<Body>, resource: Resource) -> BoxFuture<'a, Answer>;
 
+    /// Step 0: refuses a write whose header fields or query cannot be read.
+    ///
+    /// # Errors
+    /// The refusal.
+    fn check_syntax(&self, head: &Parts) -> Result<(), Box<Problem>>;
+
     /// Step 1: refuses a write whose method the resource does not take (405).
     ///
     /// # Errors
@@ -66,6 +72,14 @@ pub trait Upstream: Send + Sync + 'static {
 
     /// The targets that the head alone names: what is checked before the body is read.
     fn early_targets(&self, head: &Parts, resource: &Resource) -> Vec<Target>;
+
+    /// Everything that the write changes, as things stand, where its head tells that; none where
+    /// its body has to be read.
+    fn targets_by_head<'a>(
+        &'a self,
+        head: &'a Parts,
+        resource: &'a Resource,
+    ) -> BoxFuture<'a, Option<Vec<Target>>>;
 
     /// The current entity tag of a resource, for the conditions of an `If` header; none where there
     /// is nothing.

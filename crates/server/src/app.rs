@@ -159,6 +159,10 @@ impl App {
         let path = Resource::parse(head.uri.path()).map_err(malformed_path)?;
         self.browsers.check(&head)?;
         let own = self.own(&path).map(str::to_owned);
+        let found = match own {
+            None if !admin => Some(self.find(&path, &head)?),
+            _ => None,
+        };
         let public = own.as_deref().is_some_and(|rest| crate::own_space::is_public(rest, admin));
         let call = if public {
             let anonymous = leasehold_core::caller::Caller::anonymous();
@@ -172,19 +176,36 @@ impl App {
         if let Some(rest) = own {
             return self.own_space(request, &rest, admin, &call).await;
         }
-        if admin {
+        let Some(found) = found else {
             return Err(Box::new(Problem::new(
                 Name::NotFound,
                 "This address serves the server's own space only.",
             )));
-        }
-        seen.resource = Some(path.clone());
-        match endpoint::find(path, &self.lock_suffix, &self.rules.load())? {
+        };
+        seen.resource = Some(path);
+        match found? {
             Endpoint::Lock(resource, action) => {
                 seen.resource = Some(resource.clone());
                 self.api.handle(request, resource, action, &call).await
             }
             Endpoint::Resource(resource) => self.guard.handle(request, resource, &call).await,
+        }
+    }
+
+    /// What a path is about. A head that cannot be read is refused before anybody is asked who
+    /// he is; any other refusal is kept until that is known.
+    fn find(
+        &self,
+        path: &Resource,
+        head: &Parts,
+    ) -> Result<Result<Endpoint, Box<Problem>>, Box<Problem>> {
+        match endpoint::find(path.clone(), &self.lock_suffix, &self.rules.load()) {
+            Err(problem) if problem.name == Name::MalformedRequest => Err(problem),
+            Ok(Endpoint::Resource(_)) if !leasehold_guard::guard::is_safe(&head.method) => {
+                self.guard.check_syntax(head)?;
+                Ok(Ok(Endpoint::Resource(path.clone())))
+            }
+            found => Ok(found),
         }
     }
 

@@ -15,7 +15,9 @@ use leasehold_faces::json_api::fields::{Fields, malformed, object};
 use leasehold_faces::json_api::json;
 use leasehold_guard::body::Body;
 use leasehold_guard::call::Call;
-use leasehold_guard::guard::{Claims, Work};
+use leasehold_guard::guard::{Claims, Work, may_be_of_the_rest};
+use leasehold_guard::rules::Rules;
+use leasehold_guard::telling::Telling;
 use leasehold_guard::tokens;
 use leasehold_guard::upstream::{Admitted, Answer, BoxFuture, Upstream};
 use leasehold_problems::Problem;
@@ -125,13 +127,48 @@ impl App {
             read.iter().map(|operation| operation.resource.clone()).collect();
         let all = distinct(early.iter().flatten());
         let write = self.guard.judged(call, Arc::from("POST"), first, all, &claims)?;
-        if let Err(refused) = self.engine.check(&write).await {
-            return Err(self.refused_at(call, &resources, &early, &claims, refused).await);
-        }
-        let plan =
-            documents.plan_batch(read).map_err(|(index, problem)| indexed(index, problem))?;
+        let early_refusal = match self.engine.check(&write).await {
+            Ok(()) => None,
+            Err(refused) => {
+                let of_the_rest = may_be_of_the_rest(&refused);
+                let problem = self.refused_at(call, &resources, &early, &claims, refused).await;
+                if !of_the_rest {
+                    return Err(problem);
+                }
+                Some(problem)
+            }
+        };
+        let plan = documents.plan_batch(read.clone()).map_err(|(index, problem)| {
+            // A token that seems not to fit comes before a body that cannot be read.
+            early_refusal.unwrap_or_else(|| indexed(index, problem))
+        })?;
         let work = Batch { documents: documents.clone(), plan: Some(plan) };
-        self.guard.carry_out(call, write, work).await
+        let answer = self.guard.carry_out(call, write, claims.has_precondition, work).await;
+        match answer {
+            Err(problem) if !problem.members.contains_key("index") => {
+                Err(self.located(call, read, &resources, &claims, problem).await)
+            }
+            answer => answer,
+        }
+    }
+
+    /// Which operation the refusal of an admission is about, by all that each turned out to
+    /// change.
+    async fn located(
+        &self,
+        call: &Call,
+        operations: Vec<BatchOperation>,
+        resources: &[Resource],
+        claims: &Claims,
+        whole: Box<Problem>,
+    ) -> Box<Problem> {
+        let documents = self.guard.upstream();
+        let mut targets = Vec::with_capacity(operations.len());
+        for operation in operations {
+            let Ok(plan) = documents.plan_batch(vec![operation]) else { return whole };
+            targets.push(documents.batch_targets(&plan).await);
+        }
+        self.locate(call, resources, &targets, claims, whole).await
     }
 
     /// Which operation a refusal of the whole is about: the first that is refused the same way by
@@ -145,15 +182,23 @@ impl App {
         refused: leasehold_engine::Refused<leasehold_core::refusal::WriteRefusal>,
     ) -> Box<Problem> {
         let rules = self.rules.load_full();
-        let telling = leasehold_guard::telling::Telling {
-            engine: &self.engine,
-            rules: &rules,
-            caller: &call.caller,
-            lock_suffix: &self.lock_suffix,
-        };
+        let telling = self.telling(&rules, call);
         let first = resources.first().cloned().unwrap_or_else(Resource::root);
         let whole = telling.write(&first, refused);
-        for (index, (resource, targets)) in resources.iter().zip(early).enumerate() {
+        self.locate(call, resources, early, claims, whole).await
+    }
+
+    async fn locate(
+        &self,
+        call: &Call,
+        resources: &[Resource],
+        targets: &[Vec<Target>],
+        claims: &Claims,
+        whole: Box<Problem>,
+    ) -> Box<Problem> {
+        let rules = self.rules.load_full();
+        let telling = self.telling(&rules, call);
+        for (index, (resource, targets)) in resources.iter().zip(targets).enumerate() {
             let write = self.guard.judged(
                 call,
                 Arc::from("POST"),
@@ -170,6 +215,17 @@ impl App {
             }
         }
         whole
+    }
+}
+
+impl App {
+    fn telling<'a>(&'a self, rules: &'a Rules, call: &'a Call) -> Telling<'a> {
+        Telling {
+            engine: &self.engine,
+            rules,
+            caller: &call.caller,
+            lock_suffix: &self.lock_suffix,
+        }
     }
 }
 

@@ -1,8 +1,9 @@
 //! Steps 7 and 8, and the write itself, in the writer's transaction.
 //!
-//! What the state says (404, 409, and of a patch 415 and 413) comes before the preconditions: a
-//! request that would fail anyway ignores them (RFC 9110, section 13.2.1). Nothing is changed
-//! before everything has been judged, so a refusal leaves nothing behind.
+//! Preconditions come before the state, with one exception: a request that would fail anyway,
+//! whatever its body says, ignores them (RFC 9110, section 13.2.1). That is a PATCH or DELETE of
+//! nothing, and a DELETE of what has children. Nothing is changed before everything has been
+//! judged, so a refusal leaves nothing behind.
 
 use bytes::Bytes;
 use http::Response;
@@ -85,13 +86,6 @@ impl Write<'_, '_> {
     fn post(&mut self, child: &Resource, content: &Content) -> rusqlite::Result<Applied> {
         let connection = self.txn.connection;
         let key = Key::of(child);
-        // Children without a document of their own leave the name free.
-        if store::meta(connection, &key)?.is_some() {
-            return Ok(match self.plan.redrawn(self.settings) {
-                Some(plan) => Applied::Redrawn(plan),
-                None => Applied::Refused(Step::State, answer::already_exists(child)),
-            });
-        }
         let collection = Key::of(&self.plan.resource);
         let meta = store::meta(connection, &collection)?;
         let children = match store::has_children(connection, &collection)? {
@@ -100,6 +94,13 @@ impl Write<'_, '_> {
         };
         if let Err(problem) = self.judge(meta.as_ref(), children) {
             return Ok(Applied::Refused(Step::Preconditions, problem));
+        }
+        // Children without a document of their own leave the name free.
+        if store::meta(connection, &key)?.is_some() {
+            return Ok(match self.plan.redrawn(self.settings) {
+                Some(plan) => Applied::Redrawn(plan),
+                None => Applied::Refused(Step::State, answer::already_exists(child)),
+            });
         }
         let shown = self.store(&key, &content.media_type, &content.body)?;
         Ok(Applied::Done(answer::created(&shown, child)))
@@ -114,13 +115,16 @@ impl Write<'_, '_> {
         };
         let outcome =
             patching::outcome(connection, self.settings, resource, &before, patch, ahead)?;
+        if let Err((Step::Body, problem)) = outcome {
+            return Ok(Applied::Refused(Step::Body, problem));
+        }
+        if let Err(problem) = self.judge(Some(&before), Children::DoNotCount) {
+            return Ok(Applied::Refused(Step::Preconditions, problem));
+        }
         let body = match outcome {
             Ok(body) => body,
             Err((step, problem)) => return Ok(Applied::Refused(step, problem)),
         };
-        if let Err(problem) = self.judge(Some(&before), Children::DoNotCount) {
-            return Ok(Applied::Refused(Step::Preconditions, problem));
-        }
         let media_type = MediaType::stored(&before.media_type);
         let shown = self.store(&key, &media_type, &body)?;
         Ok(Applied::Done(answer::patched(&shown, media_type.as_str(), resource, body)))

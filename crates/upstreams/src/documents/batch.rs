@@ -25,7 +25,7 @@ use super::writer::Txn;
 const MAX_ANSWERS: usize = 64 << 20;
 
 /// One operation of a batch, as it was sent.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct BatchOperation {
     /// Its method, its query, and its header fields.
     pub head: Parts,

@@ -364,12 +364,32 @@ impl Upstream for Documents {
         Box::pin(self.ask(request, resource))
     }
 
+    fn check_syntax(&self, head: &Parts) -> Result<(), Box<Problem>> {
+        plan::check_syntax(head)
+    }
+
     fn allow(&self, head: &Parts, _resource: &Resource) -> Result<(), Box<Problem>> {
         plan::check_head(head)
     }
 
     fn early_targets(&self, head: &Parts, resource: &Resource) -> Vec<Target> {
         plan::early_targets(&head.method, resource)
+    }
+
+    fn targets_by_head<'a>(
+        &'a self,
+        head: &'a Parts,
+        resource: &'a Resource,
+    ) -> BoxFuture<'a, Option<Vec<Target>>> {
+        Box::pin(async move {
+            let (method, asked) = (head.method.clone(), resource.clone());
+            let named = self
+                .readers
+                .ask(move |connection| plan::needed_by_head(connection, &method, &asked))
+                .await;
+            // The write itself will meet the same failure.
+            named.ok().flatten()
+        })
     }
 
     fn etag<'a>(

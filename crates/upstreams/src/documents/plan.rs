@@ -83,6 +83,11 @@ pub(super) fn check_head(head: &Parts) -> Result<(), Box<Problem>> {
     if !is_write(&head.method) {
         return Err(answer::method_not_allowed(&head.method));
     }
+    check_syntax(head)
+}
+
+/// Step 0.
+pub(super) fn check_syntax(head: &Parts) -> Result<(), Box<Problem>> {
     Conditions::parse(&head.headers)?;
     Query::parse(head.uri.query())?;
     Ok(())
@@ -99,6 +104,35 @@ pub(super) fn early_targets(method: &Method, resource: &Resource) -> Vec<Target>
         }
         _ => vec![Target::Content(resource.clone())],
     }
+}
+
+/// Everything that a write changes, as things stand, before its body is read; none where the body
+/// names a part of it.
+pub(super) fn needed_by_head(
+    connection: &Connection,
+    method: &Method,
+    resource: &Resource,
+) -> rusqlite::Result<Option<Vec<Target>>> {
+    Ok(match *method {
+        Method::POST => None,
+        Method::PUT => Some(put_needs(connection, resource)?),
+        Method::DELETE => Some(delete_needs(connection, resource)?),
+        _ => Some(vec![Target::Content(resource.clone())]),
+    })
+}
+
+fn put_needs(connection: &Connection, resource: &Resource) -> rusqlite::Result<Vec<Target>> {
+    let mut targets = vec![Target::Content(resource.clone())];
+    if store::meta(connection, &Key::of(resource))?.is_none() {
+        appearing(connection, resource, &mut targets)?;
+    }
+    Ok(targets)
+}
+
+fn delete_needs(connection: &Connection, resource: &Resource) -> rusqlite::Result<Vec<Target>> {
+    let mut targets = vec![Target::Subtree(resource.clone())];
+    vanishing(connection, resource, &mut targets)?;
+    Ok(targets)
 }
 
 /// Refuses a body by what the head says of it: 413, 415, then 400.
@@ -188,26 +222,17 @@ impl Plan {
     /// Everything that the write changes, as things stand on `connection`.
     pub(super) fn needed(&self, connection: &Connection) -> rusqlite::Result<Vec<Target>> {
         let resource = &self.resource;
-        let mut targets = Vec::new();
         match &self.change {
-            Change::Put(_) => {
-                targets.push(Target::Content(resource.clone()));
-                if store::meta(connection, &Key::of(resource))?.is_none() {
-                    appearing(connection, resource, &mut targets)?;
-                }
-            }
+            Change::Put(_) => put_needs(connection, resource),
             Change::Post { child, .. } => {
-                targets.push(Target::Content(resource.clone()));
-                targets.push(Target::Content(child.clone()));
+                let mut targets =
+                    vec![Target::Content(resource.clone()), Target::Content(child.clone())];
                 appearing(connection, child, &mut targets)?;
+                Ok(targets)
             }
-            Change::Patch { .. } => targets.push(Target::Content(resource.clone())),
-            Change::Delete { .. } => {
-                targets.push(Target::Subtree(resource.clone()));
-                vanishing(connection, resource, &mut targets)?;
-            }
+            Change::Patch { .. } => Ok(vec![Target::Content(resource.clone())]),
+            Change::Delete { .. } => delete_needs(connection, resource),
         }
-        Ok(targets)
     }
 
     /// Every target that [`Plan::needed`] could name, whatever is there.
