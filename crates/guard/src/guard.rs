@@ -169,9 +169,9 @@ where
     async fn write(&self, request: Request<Body>, resource: Resource, call: &Call) -> Answer {
         let shared = &self.shared;
         let (mut head, body) = request.into_parts();
-        let claims = self.claims(call, &mut head, &resource).await?;
         call.need(Permission::Write, &resource)?;
         shared.upstream.allow(&head, &resource)?;
+        let claims = self.claims(call, &mut head, &resource).await?;
         let early = shared.upstream.early_targets(&head, &resource);
         let method: Arc<str> = Arc::from(head.method.as_str());
         let mut write = self.judged(call, method, resource.clone(), early, &claims)?;
@@ -225,16 +225,19 @@ where
     /// tag, that tag becomes an `If-Match`, so that it is judged again when the write is applied.
     ///
     /// # Errors
-    /// `400` for a field that cannot be read.
+    /// `400` for a field that cannot be read; `403 forbidden` for the entity tag of another
+    /// resource that the caller may not read.
     pub async fn claims(
         &self,
+        call: &Call,
         head: &mut Parts,
         resource: &Resource,
     ) -> Result<Claims, Box<Problem>> {
         let engine = &self.shared.engine;
         let tokens = tokens::presented(engine, &head.headers)?;
         let mut etag_of_target = None;
-        let conditions = self.conditions(&head.headers, resource, &mut etag_of_target).await?;
+        let conditions =
+            self.conditions(call, &head.headers, resource, &mut etag_of_target).await?;
         if let Some(etag) = etag_of_target
             && leaves_room_for(&head.headers, &etag)
             && let Ok(value) = HeaderValue::from_str(&etag)
@@ -248,11 +251,14 @@ where
 
     async fn conditions(
         &self,
+        call: &Call,
         headers: &HeaderMap,
         target: &Resource,
         etag_of_target: &mut Option<String>,
     ) -> Result<Vec<IfList>, Box<Problem>> {
         let mut lists = Vec::new();
+        // Each resource is asked once, so that no two lists judge by different moments.
+        let mut known: Vec<(Resource, Option<String>)> = Vec::new();
         for list in if_header::parse(headers)? {
             let resource = match list.tag {
                 None => target.clone(),
@@ -264,10 +270,21 @@ where
                     Condition::Token("DAV:no-lock") => Check::Known(false),
                     Condition::Token(uri) => Check::Token(tokens::read(&self.shared.engine, uri)),
                     Condition::Etag(etag) => {
-                        let current = self.shared.upstream.etag(&resource).await?;
+                        let at = match known.iter().position(|(each, _)| *each == resource) {
+                            Some(at) => at,
+                            None => {
+                                if resource != *target {
+                                    call.need(Permission::Read, &resource)?;
+                                }
+                                let current = self.shared.upstream.etag(&resource).await?;
+                                known.push((resource.clone(), current));
+                                known.len() - 1
+                            }
+                        };
+                        let current = &known[at].1;
                         let same = current.as_deref() == Some(etag);
                         if same && !negated && resource == *target {
-                            *etag_of_target = current;
+                            etag_of_target.clone_from(current);
                         }
                         Check::Known(same)
                     }

@@ -37,10 +37,14 @@ pub fn parse(headers: &HeaderMap) -> Result<Vec<List<'_>>, Box<Problem>> {
     parse_text(text).map_err(|what| malformed("If", format!("The If header {what}.")))
 }
 
+/// The most conditions of one header: each is looked up.
+pub const MAX_CONDITIONS: usize = 256;
+
 fn parse_text(text: &str) -> Result<Vec<List<'_>>, &'static str> {
     let mut rest = text.trim_start();
     let mut lists: Vec<List<'_>> = Vec::new();
     let mut tag = None;
+    let mut count = 0;
     if rest.is_empty() {
         return Err("is empty");
     }
@@ -58,6 +62,10 @@ fn parse_text(text: &str) -> Result<Vec<List<'_>>, &'static str> {
         }
         let inside = rest.strip_prefix('(').ok_or("has something outside its lists")?;
         let (conditions, after) = parse_list(inside)?;
+        count += conditions.len();
+        if MAX_CONDITIONS < count {
+            return Err("has more than 256 conditions");
+        }
         lists.push(List { tag, conditions });
         rest = after.trim_start();
     }
@@ -146,6 +154,17 @@ mod tests {
             "([Z\"x\"])",
         ] {
             assert!(parse_text(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_if_header_has_so_many_conditions_and_no_more() {
+        for conditions in [MAX_CONDITIONS, MAX_CONDITIONS + 1] {
+            let is_legal = conditions == MAX_CONDITIONS;
+            let one_list = format!("({})", "<a:b>".repeat(conditions));
+            assert_eq!(parse_text(&one_list).is_ok(), is_legal);
+            let many_lists = "(<a:b>)".repeat(conditions);
+            assert_eq!(parse_text(&many_lists).is_ok(), is_legal);
         }
     }
 }

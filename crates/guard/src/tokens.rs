@@ -67,6 +67,9 @@ pub fn presented(engine: &Engine, headers: &HeaderMap) -> Result<Vec<Presented>,
         if !texts.contains(&text) {
             texts.push(text);
         }
+        if texts.len() > MAX_TOKENS {
+            return Err(malformed("Lock-Token", "More than 256 lock tokens were sent."));
+        }
     }
     let mut tokens: Vec<Presented> = Vec::with_capacity(texts.len());
     for text in texts {

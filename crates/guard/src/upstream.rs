@@ -109,8 +109,8 @@ pub trait Upstream: Send + Sync + 'static {
         admitted: &'a Admitted,
     ) -> BoxFuture<'a, Execution<Self::Plan>>;
 
-    /// How a write ended that was answered with `storage-failure`: whether the write of this
-    /// admission took effect; for a write without one, any result. It is asked while the write is
+    /// How a write ended that was answered with `storage-failure`, or panicked: whether the write
+    /// of this admission took effect; for a write without one, any result. It is asked while the write is
     /// still pinned, and answers when nothing of the write can land any more.
     fn outcome(&self, admission: Option<Seq>) -> BoxFuture<'_, WriteResult>;
 }

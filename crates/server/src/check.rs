@@ -52,7 +52,7 @@ impl App {
             return Ok(passed());
         }
         call.need(Permission::Write, &resource)?;
-        let claims = self.guard.claims(&mut head, &resource).await?;
+        let claims = self.guard.claims(call, &mut head, &resource).await?;
         let has_if_match = head.headers.contains_key(http::header::IF_MATCH);
         let targets = by_head(&method, &resource, has_if_match);
         let method: Arc<str> = Arc::from(method.as_str());
