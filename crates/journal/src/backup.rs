@@ -6,7 +6,8 @@
 //! - the server's files are only read, through connections that never checkpoint; each copy is
 //!   of one moment. While a file is copied its write-ahead file cannot be emptied;
 //! - the file appears under its name only when it is whole and synced; a folder is restored with
-//!   the log last, so that a server never starts on half of it;
+//!   the log last, and a server refuses one that has the rest and no log, so that it never starts
+//!   on half of it;
 //! - `token.key` is left out unless it is asked for: whoever reads it can use every token.
 //!
 //! The file is a tar archive of SQLite files and text, for when nothing else is left to read it.
@@ -31,6 +32,8 @@ pub const DOCUMENTS_FILE: &str = "documents.db";
 pub const KEYS_FILE: &str = "keys.json";
 /// The secret that tokens are made with.
 pub const TOKEN_KEY_FILE: &str = "token.key";
+/// The log while it is being restored.
+pub(crate) const PARTIAL_LOG_FILE: &str = "log.db.partial";
 /// What the backup says about itself; the first file in it.
 const MANIFEST: &str = "backup.json";
 const FORMAT: u32 = 1;
@@ -133,7 +136,7 @@ pub fn restore(file: &Path, folder: &Path) -> Result<BackupReport, BackupError> 
     let mut archive = tar::Archive::new(input);
     let mut manifest: Option<Manifest> = None;
     let mut files = Vec::new();
-    let partial = folder.join("log.db.partial");
+    let partial = folder.join(PARTIAL_LOG_FILE);
     for entry in archive.entries().map_err(failed("read", file))? {
         let mut entry = entry.map_err(failed("read", file))?;
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();

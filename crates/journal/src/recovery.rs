@@ -3,23 +3,24 @@
 //! [`classify`] is a pure function from the state of the files to one [`Case`]. The whole table;
 //! `*` is any state, and the first line that fits decides:
 //!
-//! | `log.db` | `log.db-wal` | `index.db` | case |
-//! |---|---|---|---|
-//! | missing | absent | missing | `Create`: a new data folder |
-//! | missing | `*` | `*` | `RefuseLost`: there was a log, so fences would start again |
-//! | empty | `*` | missing | `Create`: a crash while the folder was made; nothing was acknowledged |
-//! | empty | `*` | `*` | `RefuseLost` |
-//! | damaged | `*` | `*` | `RefuseDamaged` |
-//! | newer | `*` | `*` | `RefuseNewer` |
-//! | usable | `*` | not looked at yet | `LookAtIndex` |
-//! | usable | `*` | current | `UseIndex`: its rows are the table |
-//! | usable | `*` | behind | `FoldTail`: its rows, then the events after them |
-//! | usable | `*` | anything else | `RebuildIndex`: the base, then every event |
+//! | `log.db` | `log.db-wal` | `index.db` | the rest | case |
+//! |---|---|---|---|---|
+//! | missing | absent | missing | new | `Create`: a new data folder |
+//! | missing | `*` | `*` | `*` | `RefuseLost`: there was a log, so fences would start again |
+//! | empty | `*` | missing | new | `Create`: a crash while the folder was made; nothing was acknowledged |
+//! | empty | `*` | `*` | `*` | `RefuseLost` |
+//! | damaged | `*` | `*` | `*` | `RefuseDamaged` |
+//! | newer | `*` | `*` | `*` | `RefuseNewer` |
+//! | usable | `*` | not looked at yet | `*` | `LookAtIndex` |
+//! | usable | `*` | current | `*` | `UseIndex`: its rows are the table |
+//! | usable | `*` | behind | `*` | `FoldTail`: its rows, then the events after them |
+//! | usable | `*` | anything else | `*` | `RebuildIndex`: the base, then every event |
 //!
 //! The write-ahead file needs no case of its own beside a usable log: SQLite takes its committed
 //! frames and drops what follows the first torn one, which was never acknowledged. What its
 //! checksums cannot see, the chain over the last events does (the log is then damaged).
-//! `documents.db` is another package's and is never looked at here.
+//! Of `documents.db`, which is another package's, only that it is there is looked at: it is made
+//! after the log, and a restore puts it there before the log.
 
 /// The state of `log.db`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -68,6 +69,15 @@ pub enum IndexState {
     OtherVersion,
 }
 
+/// Whether the folder has something else that comes only after a log.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum RestState {
+    /// Nothing: it may be a new folder.
+    New,
+    /// Documents, or half a restore.
+    Used,
+}
+
 /// What is done at a start.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Case {
@@ -91,10 +101,14 @@ pub enum Case {
 
 /// Which case the files are.
 #[must_use]
-pub fn classify(log: LogState, wal: WalState, index: IndexState) -> Case {
+pub fn classify(log: LogState, wal: WalState, index: IndexState, rest: RestState) -> Case {
     match (log, wal, index) {
         (LogState::Missing, WalState::Absent, IndexState::Missing)
-        | (LogState::Empty, _, IndexState::Missing) => Case::Create,
+        | (LogState::Empty, _, IndexState::Missing)
+            if rest == RestState::New =>
+        {
+            Case::Create
+        }
         (LogState::Missing | LogState::Empty, _, _) => Case::RefuseLost,
         (LogState::Damaged, _, _) => Case::RefuseDamaged,
         (LogState::Newer, _, _) => Case::RefuseNewer,
@@ -120,6 +134,7 @@ mod tests {
 
     const LOGS: [LogState; 5] =
         [LogState::Missing, LogState::Empty, LogState::Usable, LogState::Damaged, LogState::Newer];
+    const RESTS: [RestState; 2] = [RestState::New, RestState::Used];
     const WALS: [WalState; 2] = [WalState::Absent, WalState::Present];
     const INDEXES: [IndexState; 9] = [
         IndexState::Missing,
@@ -134,10 +149,11 @@ mod tests {
     ];
 
     /// The table of the module's documentation, written as independent conditions.
-    fn cases(log: LogState, wal: WalState, index: IndexState) -> Vec<Case> {
+    fn cases(log: LogState, wal: WalState, index: IndexState, rest: RestState) -> Vec<Case> {
         let no_index = index == IndexState::Missing;
         let usable = log == LogState::Usable;
         let new = no_index
+            && rest == RestState::New
             && (log == LogState::Empty || (log == LogState::Missing && wal == WalState::Absent));
         let lost = matches!(log, LogState::Missing | LogState::Empty) && !new;
         let bad = matches!(
@@ -169,11 +185,13 @@ mod tests {
         for log in LOGS {
             for wal in WALS {
                 for index in INDEXES {
-                    assert_eq!(
-                        cases(log, wal, index),
-                        [classify(log, wal, index)],
-                        "{log:?} {wal:?} {index:?}"
-                    );
+                    for rest in RESTS {
+                        assert_eq!(
+                            cases(log, wal, index, rest),
+                            [classify(log, wal, index, rest)],
+                            "{log:?} {wal:?} {index:?} {rest:?}"
+                        );
+                    }
                 }
             }
         }
@@ -184,9 +202,10 @@ mod tests {
         for wal in WALS {
             for index in INDEXES {
                 for log in LOGS {
-                    let fresh = classify(log, wal, index) == Case::Create;
+                    let fresh = classify(log, wal, index, RestState::New) == Case::Create;
                     assert!(!fresh || index == IndexState::Missing, "{log:?} {wal:?} {index:?}");
                     assert!(!fresh || matches!(log, LogState::Missing | LogState::Empty));
+                    assert_ne!(classify(log, wal, index, RestState::Used), Case::Create);
                 }
             }
         }

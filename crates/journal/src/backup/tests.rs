@@ -165,6 +165,31 @@ fn what_is_no_whole_backup_is_refused() {
 }
 
 #[test]
+fn no_server_starts_on_half_a_restore() {
+    use crate::folder::DataFolder;
+    use crate::log::sqlite::{LogOptions, OpenError, SqliteLog};
+
+    let root = tempfile::tempdir().unwrap();
+    let data = root.path().join("data");
+    let (_folder, mut log, _) = testing::open(&data);
+    append(&mut log, &traffic(&mut Story::default(), 300), 20);
+    let documents = data.join(DOCUMENTS_FILE);
+    Connection::open(&documents).unwrap().execute_batch("CREATE TABLE a (b)").unwrap();
+    let dest = root.path().join("backup");
+    backup(&data, Some(&documents), &dest, false).unwrap();
+    let bytes = fs::read(&dest).unwrap();
+    // Within the log, which comes after the documents; and within these.
+    for (name, cut) in [("log", bytes.len() / 2), ("documents", 3000)] {
+        let half = root.path().join("half");
+        fs::write(&half, &bytes[..cut]).unwrap();
+        let new = root.path().join(name);
+        assert!(restore(&half, &new).is_err(), "{name}");
+        let found = SqliteLog::open(&DataFolder::open(&new).unwrap(), LogOptions::default());
+        assert!(matches!(found, Err(OpenError::Lost { .. })), "{name}: {found:?}");
+    }
+}
+
+#[test]
 fn a_backup_that_fails_leaves_the_one_before_it() {
     let root = tempfile::tempdir().unwrap();
     let dest = root.path().join("backup");

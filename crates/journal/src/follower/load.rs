@@ -17,7 +17,7 @@ use crate::connect::{self, StoreError, failed};
 use crate::folder::DataFolder;
 use crate::index::{self, Reached};
 use crate::log::{Log, LogError, hash};
-use crate::recovery::{Case, IndexState, LogState, WalState, classify};
+use crate::recovery::{Case, IndexState, LogState, RestState, WalState, classify};
 
 /// One part of the lock table at a start.
 #[derive(Clone, Debug)]
@@ -78,7 +78,8 @@ pub fn load(
 ) -> Result<LoadReport, LoadError> {
     let (state, index) = look(folder.path(), log)?;
     let mut report = LoadReport { index: state, rows: 0, events: 0 };
-    let mut at = match (classify(LogState::Usable, WalState::Absent, state), index) {
+    let mut at = match (classify(LogState::Usable, WalState::Absent, state, RestState::Used), index)
+    {
         (Case::UseIndex | Case::FoldTail, Some((connection, reached))) => {
             report.rows = load_index(&connection, folder.path(), sink)?;
             reached.rows

@@ -27,10 +27,11 @@ use super::{
     BaseRow, Group, Hash, Head, Log, LogError, NO_HASH, Retention, Stored, TRIM_CHUNK, TrimStep,
     Trimmed, encode, hash,
 };
+use crate::backup::{DOCUMENTS_FILE, PARTIAL_LOG_FILE};
 use crate::connect::{self, APPLICATION_ID, StoreError, failed, int};
 use crate::folder::{DataFolder, INDEX_FILE};
 use crate::index::RowTable;
-use crate::recovery::{Case, IndexState, LogState, WalState, classify};
+use crate::recovery::{Case, IndexState, LogState, RestState, WalState, classify};
 pub(crate) use read::{base, body, head, one, read, trimmed};
 use read::{oldest, state, tail, used_bytes};
 
@@ -189,7 +190,8 @@ impl SqliteLog {
         } else {
             IndexState::Missing
         };
-        let created = match classify(log_state, wal_state, index_state) {
+        let rest = look_at_rest(folder.path());
+        let created = match classify(log_state, wal_state, index_state, rest) {
             Case::RefuseLost => return Err(OpenError::Lost { path }),
             Case::RefuseNewer => {
                 return Err(OpenError::Newer { path, found: version, known: SCHEMA_VERSION });
@@ -476,6 +478,14 @@ fn look_at_wal(path: &Path) -> WalState {
     match std::fs::metadata(PathBuf::from(name)) {
         Ok(found) if found.len() > 0 => WalState::Present,
         _ => WalState::Absent,
+    }
+}
+
+fn look_at_rest(folder: &Path) -> RestState {
+    if [DOCUMENTS_FILE, PARTIAL_LOG_FILE].iter().any(|name| folder.join(name).exists()) {
+        RestState::Used
+    } else {
+        RestState::New
     }
 }
 
