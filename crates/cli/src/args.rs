@@ -173,8 +173,8 @@ pub(crate) struct BackupArgs {
     pub(crate) file: PathBuf,
     /// Put the secret that tokens are made with into it, too
     ///
-    /// Then locks can still be used after a restore, by whoever has their tokens, and whoever
-    /// reads the backup can make tokens.
+    /// A restore does not need it: it begins with tokens of its own, and refuses those from before
+    /// in any case. Whoever reads such a backup can make tokens of the server that it is from.
     #[arg(long)]
     pub(crate) include_token_key: bool,
     #[command(flatten)]
