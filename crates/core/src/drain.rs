@@ -4,7 +4,7 @@ use crate::command::{SetFreeze, Transfer};
 use crate::event::{EventBody, Origin};
 use crate::ids::{PinId, WaiterId};
 use crate::lock::{Depth, Freeze, Mode};
-use crate::queue::Place;
+use crate::obstacles::Place;
 use crate::refusal::HolderRefusal;
 use crate::resource::Resource;
 use crate::table::{LockTable, Woken};

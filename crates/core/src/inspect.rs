@@ -2,7 +2,7 @@
 
 use crate::ids::{Fence, LockId};
 use crate::lock::{Depth, Freeze, Lock};
-use crate::queue::Obstacle;
+use crate::obstacles::Obstacle;
 use crate::refusal::Waiting;
 use crate::resource::Resource;
 use crate::table::LockTable;

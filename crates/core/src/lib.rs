@@ -11,6 +11,7 @@
 
 pub mod acquire;
 pub mod caller;
+mod circle;
 pub mod command;
 mod drain;
 pub mod event;
@@ -18,6 +19,7 @@ pub mod holder;
 pub mod ids;
 pub mod inspect;
 pub mod lock;
+mod obstacles;
 pub mod pattern;
 pub mod queue;
 pub mod refusal;
