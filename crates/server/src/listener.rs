@@ -82,7 +82,9 @@ impl Settings {
             max_connections: config.limits.max_connections,
             max_header: config.limits.max_header,
             header_timeout: config.limits.header_timeout,
-            shutdown_timeout: config.limits.shutdown_timeout,
+            // The last tenth is for what comes after: writes whose client has gone, and the mark
+            // of a clean stop.
+            shutdown_timeout: config.limits.shutdown_timeout.mul_f64(0.9),
             busy: busy(&config.prefix),
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
@@ -118,6 +118,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         }
     }
     tracing::info!("stopping: no new commands, and what runs may end");
+    let began = Instant::now();
     // Waiters are told, writes on their way end, connections are let go.
     engine.refuse_new();
     stop.cancel();
@@ -130,8 +131,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     if let Some(admin) = admin {
         let _ = admin.await;
     }
-    let limit = config.limits.shutdown_timeout;
-    if tokio::time::timeout(limit, app.guard.drained()).await.is_err() {
+    // All of the stop has one limit: who stops a server kills it when it takes longer.
+    let left = config.limits.shutdown_timeout.saturating_sub(began.elapsed());
+    if tokio::time::timeout(left, app.guard.drained()).await.is_err() {
         tracing::warn!("writes were still on their way");
     }
     tokio::task::spawn_blocking(move || running.stop()).await.context("the engine panicked")?;
