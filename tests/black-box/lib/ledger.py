@@ -1,9 +1,9 @@
 """What a client knows for certain: what was acknowledged to it, and what may have happened.
 
-A `Place` is one resource that one client works on, one request at a time. After a crash, `Place.examine`
-compares the server with what it knows: a write that was answered is there; one that was not is
-there or is not; a lock that was granted lives, with the same token and fence, until its promise has
-passed; a release stays.
+A `Place` is one resource that one client works on, one request at a time. After a crash,
+`Place.examine` compares the server with what it knows: a write that was answered is there; one that
+was not is there or is not; a lock that was granted lives, with the same token and fence, until its
+promise has passed; a release stays.
 """
 
 import random
@@ -234,6 +234,10 @@ class Place:
                 )
                 self.value = found
 
+    def is_certain(self):
+        """Whether every request so far was answered with what became of it."""
+        return self.pending is NOTHING and not self.acquiring and not self.releasing
+
     def forget_pending(self):
         self.pending, self.pending_id = NOTHING, None
 
@@ -323,7 +327,10 @@ def work(places, server, ledger, stopping):
     rng = random.Random()
     try:
         while not stopping.is_set():
-            rng.choice(places).step(client)
+            certain = [place for place in places if place.is_certain()]
+            if not certain:
+                break
+            rng.choice(certain).step(client)
     except Lost:
         pass
     finally:

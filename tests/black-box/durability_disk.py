@@ -1,0 +1,387 @@
+#!/usr/bin/env python3
+"""The disk becomes full under load, and free again.
+
+Once on a small file system (ext4 in a file, which takes root and a loop device; else a tmpfs), and
+once by a limit on the size of files, which fails in other places and needs no rights. Meanwhile
+commands and writes are refused with 503 and reads pass; nothing that was acknowledged is lost; the
+lease clock stands still; and the server goes on by itself.
+"""
+
+import random
+import subprocess
+import sys
+import threading
+import time
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(Path(__file__).parent / "lib"))
+
+from harness import (  # noqa: E402
+    Checks, Crew, Folder, Server, head, options, trail, until, verify,
+)
+from ledger import Ledger, Place  # noqa: E402
+
+WORKERS = 6
+PLACES = 3
+# How long the disk is full: longer than the short locks were granted for.
+FULL = 6.0
+SHORT = 4
+REFUSALS = {"storage-failure", "unavailable"}
+SMALL = "24M"
+
+
+class Mount:
+    """A small file system of its own; None where none can be mounted."""
+
+    def __init__(self, kind, folder):
+        self.kind = kind
+        self.path = folder / f"mount-{kind}"
+        self.image = folder / f"{kind}.img"
+
+    def __enter__(self):
+        self.path.mkdir()
+        if self.kind == "ext4":
+            with open(self.image, "wb") as image:
+                image.truncate(24 << 20)
+            steps = [
+                ["mkfs.ext4", "-q", "-m", "0", str(self.image)],
+                ["mount", "-o", "loop", str(self.image), str(self.path)],
+            ]
+        else:
+            steps = [["mount", "-t", "tmpfs", "-o", f"size={SMALL}", "tmpfs", str(self.path)]]
+        for step in steps:
+            try:
+                done = subprocess.run(step, capture_output=True, text=True)
+            except FileNotFoundError:
+                return None
+            if done.returncode != 0:
+                return None
+        return self
+
+    def __exit__(self, *_):
+        subprocess.run(["umount", str(self.path)], capture_output=True)
+
+    def fill(self, server):
+        """Takes everything that is left, again and again for a moment: the server frees some."""
+        del server
+        with open(self.path / "ballast", "ab", buffering=0) as ballast:
+            for size in (1 << 20, 1 << 16, 1 << 12, 1 << 9):
+                try:
+                    while True:
+                        ballast.write(b"\0" * size)
+                except OSError:
+                    pass
+
+    def free(self, server):
+        del server
+        (self.path / "ballast").unlink()
+
+
+class Limit:
+    """No file may grow beyond what the largest has now."""
+
+    kind = "file size limit"
+
+    def __init__(self, folder):
+        self.path = folder / "limited"
+
+    def __enter__(self):
+        self.path.mkdir()
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def fill(self, server):
+        # 16 KiB: within what the write-ahead files have, so that most writes beyond it fail.
+        server.limit_file_size(16 << 10)
+
+    def free(self, server):
+        server.limit_file_size(None)
+
+
+class Phase:
+    """What clients saw of refusals, and when."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.first_refused = None
+        self.last_refused = None
+        self.refused = {}
+        self.reads = 0
+        self.strange = []
+
+    def saw(self, answer, reading=False):
+        with self.lock:
+            if reading:
+                self.reads += 1
+                if answer.status not in (200, 404):
+                    self.strange.append(f"a read was answered {answer}")
+            elif answer.status == 503:
+                name = answer.problem()
+                self.refused[name] = self.refused.get(name, 0) + 1
+                self.first_refused = self.first_refused or answer.sent
+                self.last_refused = answer.received
+                if name not in REFUSALS or "retry-after" not in answer.headers:
+                    self.strange.append(f"refused with {answer} {answer.headers}")
+            elif answer.status >= 500:
+                self.strange.append(f"answered {answer}")
+
+
+def work(places, server, phase, stopping):
+    """Steps on its places; what was answered with 503 is unknown, and that place is left alone."""
+    client = server.client()
+    rng = random.Random()
+    try:
+        while not stopping.is_set():
+            certain = [place for place in places if place.is_certain()]
+            place = rng.choice(certain or places)
+            if not certain or rng.random() < 0.3:
+                phase.saw(client.get(place.path), reading=True)
+            if not certain:
+                # Nothing more to lose: knocks without an effect that has to be known.
+                phase.saw(client.acquire("/knocks" + place.path, 1))
+                time.sleep(0.02)
+                continue
+            if place.lock is None and rng.random() < 0.5:
+                answer = place.write(client, place.new_value(rng.choice([0, 2000, 20000])))
+            else:
+                answer = place.step(client)
+            phase.saw(answer)
+    finally:
+        client.close()
+
+
+def scenario(name, room, checks, folder):
+    ledger, phase = Ledger(), Phase()
+    with Server(room.path / "data", log=folder / f"{room.kind.replace(' ', '-')}.log") as server:
+        server.start()
+        teams = [[Place(f"/w{w}/p{p}", ledger) for p in range(PLACES)] for w in range(WORKERS)]
+        client = server.client()
+        for team in teams:
+            for place in team:
+                place.write(client, place.new_value(1000))
+        since = datetime.now(timezone.utc) - timedelta(seconds=1)
+        jobs = [lambda stop, team=team: work(team, server, phase, stop) for team in teams]
+        crew = Crew(jobs)
+        time.sleep(0.7)
+        kept = head(server.data)
+        calm = not phase.first_refused
+        checks.check(calm, f"{name}: nothing is refused before", str(phase.refused))
+        short = [Place(f"/short/s{s}", ledger) for s in range(4)]
+        granted = time.monotonic()
+        for place in short:
+            place.acquire(client, SHORT)
+        deadline = time.monotonic() + 20
+        while not phase.first_refused and time.monotonic() < deadline:
+            room.fill(server)
+            time.sleep(0.01)
+        began = phase.first_refused
+        checks.check(began, f"{name}: commands and writes are refused", server.last_log())
+        if not began:
+            crew.join()
+            return
+        reads_before = phase.reads
+        end = time.monotonic() + FULL
+        waiting = None
+        while time.monotonic() < end:
+            room.fill(server)
+            ready = client.ask("GET", "/-/health/ready")
+            waiting = ready.status if ready.status != 200 else waiting
+            time.sleep(0.05)
+        checks.check(phase.reads > reads_before + 100, f"{name}: reads pass meanwhile")
+        checks.check(waiting == 503, f"{name}: the server says that it is not ready", str(waiting))
+        freed = time.monotonic()
+        room.free(server)
+        back = until(
+            lambda: client.ask("GET", "/-/health/ready").status == 200
+            and client.put("/probe", {"at": time.monotonic()}).status < 300,
+            15,
+        )
+        took = time.monotonic() - freed
+        checks.check(back, f"{name}: serves again by itself", server.last_log())
+        if not back:
+            crew.join()
+            return
+        # They have lived for less than they were promised, while the server worked.
+        ended = []
+        for place in short:
+            if place.lock:
+                answer = place.renew(client)
+                lived = (began - granted) + (answer.received - freed)
+                if answer.status != 200 and lived < SHORT:
+                    ended.append(f"{place.path} after {lived:.2f} s: {answer}")
+        checks.none(ended, f"{name}: {FULL:.0f} s do not count for locks of {SHORT} s")
+        time.sleep(0.5)
+        checks.none(crew.join(), f"{name}: every request was answered")
+        checks.note(
+            f"refused: {phase.refused}; {phase.reads} reads; "
+            f"served again {took:.2f} s after there was room"
+        )
+        checks.none(phase.strange, f"{name}: refusals say why and when to try again")
+        checks.none(ledger.take_problems(), f"{name}: no answer contradicts another")
+        examine(server, teams, short)
+        checks.none(ledger.take_problems(), f"{name}: nothing acknowledged is lost")
+        checks.none(closings(server, since, teams), f"{name}: writes on their way end truthfully")
+        checks.none(verify(server.data, kept), f"{name}: the trail verifies")
+        causes = [event.get("cause") for event in trail(server.data, "--type", "recovered")]
+        checks.check("failed-commit" in causes, f"{name}: the trail tells of it", str(causes))
+        kept = head(server.data)
+        server.kill()
+        server.start()
+        examine(server, teams, short)
+        checks.none(
+            ledger.take_problems() + ledger.fence_problems() + verify(server.data, kept),
+            f"{name}: nor after a kill and a start",
+        )
+        counts = {what: n for what, n in sorted(ledger.counts.items())}
+        checks.note(f"{counts}")
+
+
+def examine(server, teams, short):
+    client = server.client()
+    for team in [*teams, short]:
+        for place in team:
+            place.examine(client)
+    client.close()
+
+
+def closings(server, since, teams):
+    """Compares the end of each write in the trail with what its client saw and the document."""
+    events = trail(server.data, "--since", since.isoformat())
+    ends = {e["admitted"]: e for e in events if e["type"] == "write_completed"}
+    places = {place.path: place for team in teams for place in team}
+    problems, found = [], {}
+    for event in events:
+        if event["type"] != "write_admitted" or event["resource"] not in places:
+            continue
+        place, end = places[event["resource"]], ends.get(event["seq"])
+        if end is None:
+            problems.append(f"{place.path}: the admission {event['seq']} is still open")
+            continue
+        result = end["result"]
+        found[result] = found.get(result, 0) + 1
+        request = event["request_id"]
+        if request == place.pending_id:
+            landed = result == "applied" or (result == "answered" and end["status"] < 300)
+            if result == "unknown" or landed != place.landed:
+                problems.append(f"{place.path}: ended as {end}, landed is {place.landed}")
+        elif request in place.answered:
+            done = result == "answered" and end["status"] < 300 or result == "applied"
+            if done != place.answered[request]:
+                problems.append(f"{place.path}: ended as {result}, was answered otherwise")
+    for place in places.values():
+        place.forget_pending()
+        place.answered.clear()
+    print(f"      ends of writes under a lock: {found}", flush=True)
+    return problems
+
+
+def documents_alone(checks, folder):
+    """Only the documents cannot be written: the trail learns what became of each write."""
+    name = "documents alone"
+    ledger = Ledger()
+    with Server(folder / "documents-alone", log=folder / "documents-alone.log") as server:
+        server.start()
+        client = server.client()
+        since = datetime.now(timezone.utc) - timedelta(seconds=1)
+        place = Place("/a", ledger)
+        # Without a lock nothing goes into the log: only the documents grow.
+        for _ in range(30):
+            place.write(client, place.new_value(40000))
+        place.acquire(client, 600)
+        place.write(client, place.new_value(100))
+        server.limit_file_size(512 << 10)
+        answer = None
+        for _ in range(40):
+            answer = place.write(client, place.new_value(40000))
+            if answer.status == 503:
+                break
+        refused = answer.status == 503 and answer.problem() == "storage-failure"
+        checks.check(refused, f"{name}: a write is refused with storage-failure", str(answer))
+        shown = client.inspect("/a")
+        checks.check(shown.status == 200, f"{name}: the locks go on", str(shown))
+        renewed = client.renew("/a", place.lock.token)
+        checks.check(renewed.status == 200, f"{name}: a lock is renewed", str(renewed))
+        read = client.get("/a")
+        checks.check(read.status == 200, f"{name}: reads pass", str(read))
+        server.limit_file_size(None)
+        known = client.get("/a").json()
+        # The lock changes hands only when it is known what became of the write.
+        client.release("/a", place.lock.token)
+        other = client.acquire("/a", 600)
+        checks.check(other.status == 201, f"{name}: the next holder gets the lock", str(other))
+        after = client.get("/a").json()
+        checks.check(after == known or place.pending == after, f"{name}: the document is one of two")
+        second = {"of": "the next holder"}
+        done = until(
+            lambda: client.put("/a", second, other.json()["lock_token"]).status == 204, 10
+        )
+        checks.check(done, f"{name}: writes are taken again", server.last_log())
+        client.close()
+        server.kill()
+        server.start()
+        checks.check(client.get("/a").json() == second, f"{name}: and kept")
+        place.landed = after != known and after == place.pending
+        place.lock = None
+        checks.none(
+            closings(server, since, [[place]]), f"{name}: the trail says how each write ended"
+        )
+        checks.none(ledger.take_problems() + verify(server.data), f"{name}: the trail verifies")
+
+
+def full_from_the_start(checks, folder):
+    """A server that finds no room for its first word says so, and starts when there is some."""
+    with Mount("tmpfs", folder) as room:
+        if room is None:
+            checks.note("SKIPPED: no file system can be mounted here")
+            return
+        with Server(room.path / "data", log=folder / "start.log") as server:
+            server.start()
+            server.stop()
+            room.fill(server)
+            try:
+                server.start(5)
+                started = True
+            except RuntimeError as error:
+                started, text = False, str(error)
+            if started:
+                checks.note("a start found room on a full disk")
+                server.kill()
+            else:
+                clear = "leasehold: cannot" in text and "ended with 1" in text
+                checks.check(clear, "a start without room says what it cannot do, and ends", text)
+            room.free(server)
+            server.start()
+            checks.check(True, "and starts when there is room")
+            checks.none(verify(server.data), "with a trail that verifies")
+
+
+def main():
+    chosen = options(__doc__.splitlines()[0], rounds=1)
+    checks = Checks()
+    with Folder(chosen.keep) as folder:
+        for number in range(chosen.rounds):
+            inner = folder / f"round-{number}"
+            inner.mkdir()
+            mounted = False
+            for kind in ("ext4", "tmpfs"):
+                with Mount(kind, inner) as room:
+                    if room is not None:
+                        scenario(f"full {kind}", room, checks, inner)
+                        mounted = True
+                if mounted:
+                    break
+            if not mounted:
+                checks.note("SKIPPED: no file system can be mounted here (it takes root)")
+            with Limit(inner) as room:
+                scenario(room.kind, room, checks, inner)
+            documents_alone(checks, inner)
+            full_from_the_start(checks, inner)
+    checks.finish()
+
+
+if __name__ == "__main__":
+    main()
