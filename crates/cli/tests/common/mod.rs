@@ -347,6 +347,12 @@ impl Ask {
         self.field("X-Lock-Token", &held.token)
     }
 
+    /// To another port of the same server.
+    pub fn on_port(mut self, port: u16) -> Self {
+        self.address.set_port(port);
+        self
+    }
+
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = Some(body.into());
         self
