@@ -138,6 +138,11 @@ impl Gate {
         self.change(|script| script.faults.push_back(fault));
     }
 
+    /// Whether an append is to fail.
+    pub fn has_faults(&self) -> bool {
+        !self.script.0.lock().unwrap().faults.is_empty()
+    }
+
     /// So many times the log cannot be opened again.
     pub fn fail_reopens(&self, times: usize) {
         self.change(|script| script.reopen_failures = times);

@@ -10,3 +10,4 @@ mod disconnects;
 mod durable;
 mod failed_commits;
 mod shutdown;
+mod storm;
