@@ -280,8 +280,13 @@ async fn an_answer_of_before_the_failure_is_not_taken_for_durable_after_it() {
     // Decided before the failure, looked at only when other events have its position.
     let world = World::new();
     let lock = world.locked("alice", "/x").await;
+    let queued_for = world.locked("alice", "/q").await;
     world.gate.hold();
     world.gate.fail_next(Fault::NotWritten);
+    let mut waiter = pin!(world.engine.acquire(acquire("dave", "/q").waiting(30_000)));
+    assert!(step(waiter.as_mut()).is_pending());
+    let mut handed_on = pin!(world.engine.release(release(&queued_for)));
+    assert!(step(handed_on.as_mut()).is_pending());
     let mut released = pin!(world.engine.release(release(&lock)));
     assert!(step(released.as_mut()).is_pending());
     let unlocked = write("bob", "/x", &[]);
@@ -295,6 +300,9 @@ async fn an_answer_of_before_the_failure_is_not_taken_for_durable_after_it() {
     for at in 0..10 {
         world.locked("carol", &format!("/many/{at}")).await;
     }
+    // Granted by the release, and not looked at since.
+    assert_eq!(failed(soon(waiter).await), EngineError::StorageFailure);
+    assert_eq!(failed(soon(handed_on).await), EngineError::StorageFailure);
     assert_eq!(failed(soon(released).await), EngineError::StorageFailure);
     assert_eq!(failed(soon(admitted).await), EngineError::StorageFailure);
     assert_eq!(failed(soon(granted).await), EngineError::StorageFailure);
