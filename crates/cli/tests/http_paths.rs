@@ -150,6 +150,40 @@ fn a_raw_control_character_or_a_torn_request_is_400() {
 }
 
 #[test]
+fn a_request_has_one_host_and_may_name_it_in_its_target() {
+    let server = Server::start();
+    for hosts in ["", "Host: a\r\nHost: a\r\n", "Host: a\r\nHost: b\r\n"] {
+        let reply = server.raw(format!("PUT /a HTTP/1.1\r\n{hosts}Content-Length: 1\r\n\r\n1"));
+        assert_eq!(reply.problem(400, "malformed-request")["field"], "Host");
+    }
+    server.raw("GET /a HTTP/1.0\r\n\r\n").problem(404, "not-found");
+    server.ask("PUT", "http://any.example/a").json(json!(1)).send().ok(201);
+    assert_eq!(server.get("/a").json(), json!(1));
+    server.ask("GET", "http://any.example/a//b").send().problem(400, "malformed-request");
+    let all = server.ask("OPTIONS", "*").send().ok(204);
+    assert!(all.field("allow").unwrap().contains("PATCH"));
+    server.ask("GET", "*").send().problem(400, "malformed-request");
+}
+
+#[test]
+fn a_body_is_framed_in_one_way_only() {
+    let server = Server::start();
+    let mut wire = server.connect();
+    // Two lengths: whoever believes the wrong one takes the rest for a request.
+    wire.send(
+        "PUT /a HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n\
+         1\r\n5\r\n0\r\n\r\n",
+    );
+    let reply = wire.reply(false);
+    assert!(matches!(reply.status, 201 | 400), "{reply:?}");
+    if reply.status == 201 {
+        assert_eq!(server.get("/a").text(), "5");
+        // And nobody goes on from there (RFC 9112, section 6.1).
+        assert!(wire.is_closed());
+    }
+}
+
+#[test]
 fn a_chunk_that_is_no_chunk_changes_nothing() {
     let server = Server::start();
     for chunks in ["zz\r\n", "5\r\nabc\r\n0\r\n\r\n", "-1\r\n", "1\r\n1x"] {

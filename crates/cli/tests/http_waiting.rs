@@ -17,7 +17,14 @@ fn a_wait_that_is_preferred_is_cut_and_one_that_is_demanded_is_refused() {
     assert_eq!(applied("wait=5", "/b").as_deref(), Some("wait=5"));
     assert_eq!(applied("respond-async, Wait=\"7\"; foo=bar", "/c").as_deref(), Some("wait=7"));
     assert_eq!(applied("wait=0", "/d").as_deref(), Some("wait=0"));
-    assert_eq!(applied("handling=lenient", "/e"), None);
+    assert_eq!(applied("wait=99999999999999999999999", "/h").as_deref(), Some("wait=30"));
+    for no_number in ["handling=lenient", "wait", "wait=", "wait=x", "wait=-1", "wait=1.5"] {
+        let at = format!("/e/{}", no_number.replace('=', "_"));
+        assert_eq!(applied(no_number, &at), None, "{no_number}");
+    }
+    let set = server.ask("POST", "/-/locks").field("Prefer", "wait=25");
+    let set = set.json(json!({"resources": ["/s"]})).send().ok(201);
+    assert_eq!(set.field("preference-applied"), Some("wait=10"));
     server.ask("POST", "/f/lock?wait=30").send().ok(201);
     let over = server.ask("POST", "/g/lock?wait=30.001").send().problem(422, "wait-out-of-range");
     assert_eq!(over["max_wait_seconds"], 30);
@@ -254,9 +261,8 @@ fn a_waiter_that_comes_back_with_its_key_keeps_its_place() {
     let second = server.ask("POST", "/a/lock?wait=25").json(json!({"reason": "second"})).spawn();
     server.queued("/a", 1);
     let first = ask("25").spawn();
-    until("both to wait", || {
-        ask("1").send().json()["type"].as_str().unwrap().ends_with("in-progress").then_some(())
-    });
+    // Who is away is not in the queue, and now both are.
+    server.queued("/a", 2);
     server.ask("DELETE", "/a/lock").token(&held).send().ok(204);
     let first = Held::of(first.join().unwrap().ok(201));
     assert_eq!(first.body["reason"], "first");

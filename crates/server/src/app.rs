@@ -8,15 +8,15 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use http::header::{ALLOW, EXPECT, HeaderValue, ORIGIN};
+use http::header::{ALLOW, EXPECT, HOST, HeaderValue, ORIGIN};
 use http::request::Parts;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
 use leasehold_core::ids::Principal;
 use leasehold_core::resource::{PathError, Resource};
 use leasehold_engine::Engine;
-use leasehold_faces::json_api::JsonApi;
 use leasehold_faces::json_api::endpoint::{self, Endpoint};
+use leasehold_faces::json_api::{JsonApi, options};
 use leasehold_guard::body::{Body, full};
 use leasehold_guard::call::Call;
 use leasehold_guard::guard::Guard;
@@ -37,6 +37,9 @@ use crate::trail::Readers;
 
 /// The longest target, path and query, that is read (RFC 9112, section 3, asks for 8,000 bytes).
 const MAX_TARGET: usize = 8192;
+
+/// The methods that the server knows.
+const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// What every request needs. One for the process.
 pub(crate) struct App {
@@ -140,17 +143,20 @@ impl App {
         remote_addr: Option<Arc<str>>,
         seen: &mut Seen,
     ) -> Answer {
+        check_host(&head)?;
         if matches!(head.method, Method::CONNECT | Method::TRACE) {
+            self.identity.authenticate(&head.headers)?;
             return Err(Box::new(
                 Problem::new(
                     Name::MethodNotAllowed,
                     format!("{} is not taken anywhere here.", head.method),
                 )
-                .header(
-                    ALLOW,
-                    HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
-                ),
+                .header(ALLOW, HeaderValue::from_static(METHODS)),
             ));
+        }
+        // What the server takes as a whole (RFC 9110, section 9.3.7).
+        if head.method == Method::OPTIONS && head.uri.path() == "*" {
+            return Ok(options(METHODS));
         }
         if head.uri.path_and_query().is_some_and(|target| MAX_TARGET < target.as_str().len()) {
             let detail = format!("The target of the request is longer than {MAX_TARGET} bytes.");
@@ -251,6 +257,17 @@ impl App {
         self.metrics.refusal(response.status(), problem.name, rule);
         response
     }
+}
+
+/// RFC 9112, section 3.2: a request of HTTP/1.1 has one `Host`, else two servers could take it for
+/// two different sites.
+fn check_host(head: &Parts) -> Result<(), Box<Problem>> {
+    let hosts = head.headers.get_all(HOST).iter().count();
+    if head.version != Version::HTTP_11 || hosts == 1 {
+        return Ok(());
+    }
+    let detail = "A request of HTTP/1.1 has exactly one Host field.";
+    Err(Box::new(Problem::new(Name::MalformedRequest, detail).with("field", "Host")))
 }
 
 fn malformed_path(error: PathError) -> Box<Problem> {

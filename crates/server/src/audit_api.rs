@@ -379,17 +379,23 @@ fn with_cursor(query: Option<&str>, cursor: &str) -> String {
 
 fn form(headers: &HeaderMap) -> Form {
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    for media in accept.split(',') {
-        match media.split(';').next().unwrap_or_default().trim() {
-            "application/json" | "*/*" => return Form::Json,
-            "application/x-ndjson" | "application/ndjson" | "application/jsonl" => {
-                return Form::Lines;
-            }
-            "text/csv" => return Form::Csv,
-            _ => {}
+    let mut best = (0.0, Form::Json);
+    for range in accept.split(',') {
+        let mut parts = range.split(';').map(str::trim);
+        let form = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
+            "application/json" | "application/*" | "*/*" => Form::Json,
+            "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Form::Lines,
+            "text/csv" | "text/*" => Form::Csv,
+            _ => continue,
+        };
+        let quality = parts.find_map(|part| part.strip_prefix("q=")).map(str::parse::<f64>);
+        let quality = quality.and_then(Result::ok).unwrap_or(1.0);
+        // Of those that are as welcome, the first.
+        if best.0 < quality {
+            best = (quality, form);
         }
     }
-    Form::Json
+    best.1
 }
 
 fn json_page(shown: &[(Record, Vec<u8>)], next: Option<&str>) -> Vec<u8> {
@@ -480,7 +486,7 @@ mod tests {
             ("type=x", "type"),
             ("lock_id=x", "lock_id"),
             ("since=x", "since"),
-            ("until=2026", "until"),
+            ("until=2026-11", "until"),
             ("limit=0", "limit"),
             ("limit=1001", "limit"),
             ("order=up", "order"),
@@ -491,6 +497,23 @@ mod tests {
         }
         let other_order = format!("cursor={}&order=desc", cursor(Seq(5), false));
         assert_eq!(field(&other_order), Err("cursor".into()));
+    }
+
+    #[test]
+    fn the_form_is_the_most_welcome_one() {
+        for (accept, expected) in [
+            ("", Form::Json),
+            ("*/*", Form::Json),
+            ("text/html", Form::Json),
+            ("text/csv, application/json", Form::Csv),
+            ("text/csv;q=0.1, application/x-ndjson", Form::Lines),
+            ("text/csv;q=0, */*;q=0.1", Form::Json),
+            ("Text/CSV; header=present; q=0.5, application/json;q=0.4", Form::Csv),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, HeaderValue::from_static(accept));
+            assert_eq!(form(&headers), expected, "{accept}");
+        }
     }
 
     #[test]

@@ -99,7 +99,10 @@ fn preferred(headers: &HeaderMap) -> Option<u64> {
             if !name.trim().eq_ignore_ascii_case("wait") {
                 return None;
             }
-            value.trim().trim_matches('"').parse().ok()
+            let digits = value.trim().trim_matches('"');
+            let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+            // A number of any length is one; it is cut like every other.
+            is_number.then(|| digits.parse().unwrap_or(u64::MAX))
         })
 }
 

@@ -429,6 +429,7 @@ fn lock_by_id(writer: &mut Writer<'_>, paths: &mut Map<String, Value>) {
                 .refuses(&[Name::NotFound]),
         ),
         ("patch", renew("renewLockById", "server").refuses(&[Name::NotFound])),
+        ("put", renew("renewLockByIdByPut", "server").refuses(&[Name::NotFound])),
         ("delete", release("releaseLockById", "server").refuses(&[Name::NotFound])),
     ];
     let path = format!("{}locks/{{lock_id}}", writer.prefix);
