@@ -19,7 +19,7 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).parent / "lib"))
 
 from harness import (  # noqa: E402
-    Checks, Crew, Folder, Server, head, options, trail, until, verify,
+    Checks, Crew, Folder, Insistent, Lost, Server, head, options, trail, until, verify,
 )
 from ledger import Ledger, Place  # noqa: E402
 
@@ -104,6 +104,9 @@ class Limit:
 
 class Phase:
     """What clients saw of refusals, and when."""
+
+    def refusals(self):
+        return sum(self.refused.values())
 
     def __init__(self):
         self.lock = threading.Lock()
@@ -240,6 +243,110 @@ def scenario(name, room, checks, folder):
         checks.note(f"{counts}")
 
 
+def persist(places, server, phase, stopping):
+    """Steps on its places; finds out about what was answered with 503, and goes on."""
+    client, insistent = server.client(), Insistent(server.port)
+    rng = random.Random()
+    try:
+        while not stopping.is_set():
+            place = rng.choice(places)
+            if place.is_certain():
+                phase.saw(place.step(client))
+                continue
+            try:
+                place.examine(insistent)
+                place.settle_pending()
+            except Lost:
+                time.sleep(0.03)
+    except Lost:
+        pass
+    finally:
+        client.close()
+        insistent.close()
+
+
+def flapping(checks, folder, cycles):
+    """Storage fails and works again many times, now here and now there, and is killed at the end."""
+    name = f"{cycles} failures"
+    ledger, phase, lots = Ledger(), Phase(), random.Random()
+    with Server(folder / "flapping", log=folder / "flapping.log") as server:
+        server.start()
+        since = datetime.now(timezone.utc) - timedelta(seconds=1)
+        teams = [[Place(f"/w{w}/p{p}", ledger) for p in range(PLACES)] for w in range(WORKERS)]
+        crew = Crew([lambda stop, team=team: persist(team, server, phase, stop) for team in teams])
+        time.sleep(0.3)
+        client = server.client()
+        held = client.acquire("/waited-for", 600)
+        told = []
+        for _ in range(cycles):
+            waiter = Waiter(server)
+            time.sleep(0.1)
+            largest = max(each.stat().st_size for each in server.data.iterdir())
+            failed = phase.refusals()
+            server.limit_file_size(lots.choice([4 << 10, 40 << 10, largest // 2, largest]))
+            until(lambda: phase.refusals() > failed, 1.5)
+            time.sleep(lots.uniform(0, 0.3))
+            server.limit_file_size(None)
+            until(lambda: client.put("/probe", {}).status < 300, 10)
+            told.append(waiter)
+            time.sleep(lots.uniform(0.05, 0.3))
+        kept = head(server.data)
+        server.limit_file_size(16 << 10)
+        time.sleep(0.3)
+        server.kill()
+        checks.none(crew.join(), f"{name}: every request was answered until the kill")
+        client.close()
+        server.start()
+        for team in teams:
+            for place in team:
+                insistent = Insistent(server.port)
+                place.examine(insistent)
+                place.settle_pending()
+                insistent.close()
+        causes = [event["cause"] for event in trail(server.data, "--type", "recovered")]
+        failures = causes.count("failed-commit")
+        checks.check(failures >= cycles // 2, f"{name}: {failures} commits of the log failed")
+        checks.note(f"refused: {phase.refused}")
+        checks.note(f"{ {what: n for what, n in sorted(ledger.counts.items())} }")
+        checks.none(phase.strange, f"{name}: refusals say why and when to try again")
+        checks.none(
+            ledger.take_problems() + ledger.fence_problems(), f"{name}: nothing acknowledged is lost"
+        )
+        checks.none(closings(server, since, teams), f"{name}: the trail says how each write ended")
+        checks.none(verify(server.data, kept), f"{name}: the trail verifies")
+        client = server.client()
+        token = held.json()["lock_token"]
+        renewed = client.renew("/waited-for", token)
+        checks.check(renewed.status == 200, f"{name}: a lock from before them lives", str(renewed))
+        client.release("/waited-for", token)
+        outcomes = {}
+        for waiter in told:
+            waiter.join()
+            outcomes[waiter.told] = outcomes.get(waiter.told, 0) + 1
+        strange = set(outcomes) - {"503 storage-failure", "503 unavailable", "lost", "423 locked"}
+        checks.none(strange, f"{name}: waiters are told ({outcomes})")
+        free = client.acquire("/waited-for", 1)
+        checks.check(free.status == 201, f"{name}: and leave nothing behind", str(free))
+
+
+class Waiter(threading.Thread):
+    """Waits for a lock that nobody lets go."""
+
+    def __init__(self, server):
+        super().__init__()
+        self.client = server.client(40)
+        self.told = None
+        self.start()
+
+    def run(self):
+        try:
+            answer = self.client.acquire("/waited-for", 1, wait=30)
+            self.told = f"{answer.status} {answer.problem()}"
+        except Lost:
+            self.told = "lost"
+        self.client.close()
+
+
 def examine(server, teams, short):
     client = server.client()
     for team in [*teams, short]:
@@ -264,9 +371,11 @@ def closings(server, since, teams):
         result = end["result"]
         found[result] = found.get(result, 0) + 1
         request = event["request_id"]
+        if result == "unknown":
+            problems.append(f"{place.path}: the admission {event['seq']} ended as unknown")
         if request == place.pending_id:
             landed = result == "applied" or (result == "answered" and end["status"] < 300)
-            if result == "unknown" or landed != place.landed:
+            if landed != place.landed:
                 problems.append(f"{place.path}: ended as {end}, landed is {place.landed}")
         elif request in place.answered:
             done = result == "answered" and end["status"] < 300 or result == "applied"
@@ -360,7 +469,7 @@ def full_from_the_start(checks, folder):
 
 
 def main():
-    chosen = options(__doc__.splitlines()[0], rounds=1)
+    chosen = options(__doc__.splitlines()[0], rounds=1, failures=12)
     checks = Checks()
     with Folder(chosen.keep) as folder:
         for number in range(chosen.rounds):
@@ -378,6 +487,7 @@ def main():
                 checks.note("SKIPPED: no file system can be mounted here (it takes root)")
             with Limit(inner) as room:
                 scenario(room.kind, room, checks, inner)
+            flapping(checks, inner, chosen.failures)
             documents_alone(checks, inner)
             full_from_the_start(checks, inner)
     checks.finish()

@@ -195,6 +195,16 @@ class Client:
         return self.ask("PUT", resource, value, token=token, headers=headers)
 
 
+class Insistent(Client):
+    """Takes a 503 for no answer, too."""
+
+    def ask(self, *arguments, **named):
+        answer = super().ask(*arguments, **named)
+        if answer.status == 503:
+            raise Lost(f"{answer}")
+        return answer
+
+
 def until(condition, seconds, pause=0.02):
     """Waits until `condition` gives something true, and gives it; None when the time is up."""
     end = time.monotonic() + seconds

@@ -238,6 +238,12 @@ class Place:
         """Whether every request so far was answered with what became of it."""
         return self.pending is NOTHING and not self.acquiring and not self.releasing
 
+    def settle_pending(self):
+        """What became of an unanswered write has been looked at."""
+        if self.pending is not NOTHING:
+            self.answered[self.pending_id] = self.landed
+            self.forget_pending()
+
     def forget_pending(self):
         self.pending, self.pending_id = NOTHING, None
 
@@ -262,15 +268,14 @@ class Place:
         held = self.lock
         again = client.acquire(self.path, held.asked, key=held.key)
         self.ledger.count("grants looked at")
-        if self.releasing:
-            self.releasing = False
-            if again.status == 410:
-                # The release had taken effect: it can be repeated.
-                repeat = client.release(self.path, held.token)
-                if repeat.status not in (204, 410):
-                    self.ledger.problem(f"{self.path}: a repeated release: {repeat}")
-                self.lock = None
-                return
+        if self.releasing and again.status == 410:
+            # The release had taken effect: it can be repeated.
+            repeat = client.release(self.path, held.token)
+            if repeat.status not in (204, 410):
+                self.ledger.problem(f"{self.path}: a repeated release: {repeat}")
+            self.lock, self.releasing = None, False
+            return
+        self.releasing = False
         if again.status == 410:
             self.has_ended(again)
             return
