@@ -14,7 +14,9 @@ use super::common::*;
 
 const KEYS: u64 = 3;
 const CLIENTS: u32 = 16;
-const ROUNDS: u32 = 40;
+const ROUNDS: u32 = 30;
+/// How many commits fail. Bringing the log back takes its time.
+const FAULTS: u32 = 20;
 
 /// Numbers that are the same at each run, for each client others.
 struct Dice(u64);
@@ -92,7 +94,7 @@ impl Client {
         let path = format!("/{key}");
         let mut command = acquire(&self.name, &path);
         let is_keyed = self.dice.roll(3) == 0;
-        let is_left = self.dice.roll(8) == 0;
+        let is_left = self.dice.roll(16) == 0;
         if self.dice.roll(4) > 0 {
             command = command.waiting(30_000);
         }
@@ -186,9 +188,11 @@ async fn storm(fails: bool) {
     let engine = world.engine.clone();
     let weather = tokio::spawn(async move {
         let mut dice = Dice(7);
+        let mut faults = if fails { FAULTS } else { 0 };
         while !stop.load(Ordering::SeqCst) {
             clock.advance(Duration::from_millis(5));
-            if fails && dice.roll(20) == 0 && engine.is_serving() && !gate.has_faults() {
+            if 0 < faults && dice.roll(20) == 0 && engine.is_serving() && !gate.has_faults() {
+                faults -= 1;
                 let written = dice.roll(2) == 0;
                 gate.fail_next(if written { Fault::Written } else { Fault::NotWritten });
             }
