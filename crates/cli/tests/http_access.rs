@@ -1,4 +1,5 @@
 //! Section 8 of the wire contract: keys, roles, browsers; and that nothing tells a secret.
+#![expect(clippy::unwrap_used, reason = "the helpers of a test may panic like the test")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The server as a process: configuration, reloading, stopping, limits on connections.
+#![expect(clippy::unwrap_used, reason = "the helpers of a test may panic like the test")]
 
 mod common;
 

@@ -3,7 +3,12 @@
 //! Every answer passes [`Reply::parse`]: a refusal that is no problem document, or that leaves
 //! out what every problem has, fails whichever test has caused it.
 #![allow(dead_code, unreachable_pub, reason = "each file of tests uses its own part of this")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a helper of a test panics like the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a helper of a test panics like the test"
+)]
 
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::{SocketAddr, TcpStream};
