@@ -1,6 +1,6 @@
 //! The fold of the log as rows, so that a second file can hold it.
 //!
-//! [`fold`] turns one event into changes of named rows; [`crate::table::State::load`] reads them
+//! [`fold`] turns one event into changes of named rows; [`crate::state::State::load`] reads them
 //! again. A follower that applies [`fold`] in order holds, at any moment, the lock table as of
 //! the event it has reached, and a start is "load the rows, then fold the tail".
 //!

@@ -5,7 +5,7 @@
 //! ([`request_body`]), who sends it ([`identity`], [`browser`]), and what is told of it ([`log`],
 //! [`metrics`]). [`app`] answers a request: the server's own space ([`own_space`], with
 //! [`check`], [`batch`], [`audit_api`] and [`openapi`]), the lock endpoints, and everything else
-//! through the guard. [`serve`] puts them together.
+//! through the guard. [`serve()`] puts them together.
 
 mod app;
 mod audit_api;

@@ -65,7 +65,7 @@ pub(super) fn tail(connection: &Connection, limit: usize) -> rusqlite::Result<Ve
     Ok(tail)
 }
 
-/// Events from `from` on, bounded as [`Log::read`] says.
+/// Events from `from` on, bounded as [`super::Log::read`] says.
 pub(crate) fn read(
     connection: &Connection,
     from: Seq,
@@ -95,7 +95,7 @@ pub(crate) fn one(connection: &Connection, at: Seq) -> rusqlite::Result<Option<S
         .optional()
 }
 
-/// Rows of the base, as [`Log::base`] says.
+/// Rows of the base, as [`super::Log::base`] says.
 pub(crate) fn base(
     connection: &Connection,
     after: &str,
