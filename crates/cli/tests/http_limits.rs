@@ -215,3 +215,37 @@ fn a_deadlock_through_an_earlier_waiter_is_found_too() {
     server.by("alice", "DELETE", "/a/lock").token(&a).send().ok(204);
     carol.join().unwrap().ok(201);
 }
+
+#[test]
+fn a_cursor_beyond_everything_is_none_and_breaks_nothing() {
+    let server = Server::start();
+    server.lock("/a", json!({}));
+    // `l`, `a` and `d` with the greatest number that there is.
+    for (list, cursor) in [
+        ("/-/locks?", "bDE4NDQ2NzQ0MDczNzA5NTUxNjE1"),
+        ("/-/audit?", "YTE4NDQ2NzQ0MDczNzA5NTUxNjE1"),
+        ("/-/audit?order=desc&", "ZDE4NDQ2NzQ0MDczNzA5NTUxNjE1"),
+    ] {
+        let reply = server.get(&format!("{list}cursor={cursor}"));
+        assert_eq!(reply.problem(400, "malformed-request")["field"], "cursor");
+    }
+    for query in ["since=18446744073709551615", "until=18446744073709551615"] {
+        server.get(&format!("/-/audit?{query}")).ok(200);
+    }
+    server.post("/a/lock", json!({})).problem(423, "locked");
+}
+
+#[test]
+fn a_follower_of_another_history_is_told_to_begin_anew() {
+    let server = Server::start();
+    server.lock("/a", json!({}));
+    for id in ["1000", "18446744073709551615"] {
+        let mut stream = server.ask("GET", "/-/events").field("Last-Event-ID", id).start();
+        assert_eq!(stream.reply_head().status, 200);
+        let mut told = String::new();
+        while !told.contains("acquired") {
+            told.push_str(&String::from_utf8_lossy(&stream.chunk().unwrap()));
+        }
+        assert!(told.contains("event: reset\ndata: {\"oldest\":1}\n"), "{told}");
+    }
+}

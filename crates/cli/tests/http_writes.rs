@@ -565,6 +565,10 @@ fn a_check_answers_as_the_write_would_be() {
         .field("X-Original-Method", "DELETE")
         .field("X-Original-URI", "/a");
     original.send().problem(423, "locked");
+    // What is about a lock, or the server's own, is no write.
+    check("POST", "/a/lock").send().ok(200);
+    check("DELETE", "/a/lock/freeze").send().ok(200);
+    check("POST", "/-/locks").send().ok(200);
     // Which is not X-Original-URL.
     let url = server
         .ask("GET", "/-/check")

@@ -59,7 +59,7 @@ impl LockTable {
         now: Now,
         mut matches: impl FnMut(&Lock) -> bool,
     ) -> (Vec<Lock>, Option<Fence>) {
-        let from = after.map_or(Fence(0), |fence| Fence(fence.0 + 1));
+        let from = after.map_or(Fence(0), |fence| Fence(fence.0.saturating_add(1)));
         let mut found = Vec::new();
         let mut looked = 0;
         for (&fence, &idx) in self.state.by_fence.range(from..) {

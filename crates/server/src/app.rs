@@ -216,7 +216,7 @@ impl App {
     }
 
     /// What follows the prefix, where the path is in the server's own space.
-    fn own<'p>(&self, path: &'p Resource) -> Option<&'p str> {
+    pub(crate) fn own<'p>(&self, path: &'p Resource) -> Option<&'p str> {
         let bare = self.prefix.trim_end_matches('/');
         let rest = path.as_str().strip_prefix(bare)?;
         if rest.is_empty() { Some("") } else { rest.strip_prefix('/') }

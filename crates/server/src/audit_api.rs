@@ -34,6 +34,8 @@ use crate::app::App;
 const CHUNK: usize = 256;
 /// How many answers of a follower are ready before it has to take one.
 const AHEAD: usize = 4;
+/// The greatest position that a cursor can name.
+const MAX_SEQ: u64 = i64::MAX as u64;
 /// How often a silent stream says that it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
@@ -202,7 +204,8 @@ async fn follow(
     }
     if resumes {
         let Ok(oldest) = trail.ask(|reader| reader.oldest()).await else { return };
-        if at.next() < oldest {
+        // Later than anything that has happened: an id of another history, from before a restore.
+        if *durable.borrow() < at || at.next() < oldest {
             let reset =
                 format!("event: reset\ndata: {{\"oldest\":{oldest}}}\nid: {}\n\n", oldest.0 - 1);
             at = Seq(oldest.0.saturating_sub(1));
@@ -361,7 +364,8 @@ fn read_cursor(text: &str) -> Result<(Seq, bool), Box<Problem>> {
                 'd' => true,
                 _ => return None,
             };
-            Some((Seq(text[1..].parse().ok()?), descending))
+            let seq = text[1..].parse().ok().filter(|seq| *seq <= MAX_SEQ)?;
+            Some((Seq(seq), descending))
         })
         .ok_or_else(|| malformed("cursor", "`cursor` is none that this list gave."))
 }

@@ -8,6 +8,7 @@ use leasehold_core::caller::Permission;
 use leasehold_core::resource::Resource;
 use leasehold_engine::Refused;
 use leasehold_faces::json_api::asking::query;
+use leasehold_faces::json_api::endpoint::{self, Endpoint};
 use leasehold_faces::json_api::fields::malformed;
 use leasehold_guard::body::{Body, empty};
 use leasehold_guard::call::Call;
@@ -49,6 +50,11 @@ impl App {
         })?;
         if is_safe(&method) {
             call.need(Permission::Read, &resource)?;
+            return Ok(passed());
+        }
+        // What is about a lock, or the server's own, is no write.
+        let found = endpoint::find(resource.clone(), &self.lock_suffix, &self.rules.load())?;
+        if self.own(&resource).is_some() || matches!(found, Endpoint::Lock(..)) {
             return Ok(passed());
         }
         call.need(Permission::Write, &resource)?;

@@ -20,6 +20,8 @@ use super::asking::form_pairs;
 use super::fields::malformed;
 use super::{JsonApi, json as answer};
 
+/// No fence reaches this.
+const MAX_FENCE: u64 = 1 << 53;
 /// The most items of one page, and how many without a word.
 pub const MAX_LIMIT: usize = 1000;
 /// How many items a page has where nothing is asked.
@@ -196,6 +198,7 @@ fn read_cursor(text: &str) -> Result<Fence, Box<Problem>> {
     decoded
         .and_then(|bytes| String::from_utf8(bytes).ok())
         .and_then(|text| text.strip_prefix('l')?.parse().ok())
+        .filter(|fence| *fence < MAX_FENCE)
         .map(Fence)
         .ok_or_else(|| malformed("cursor", "`cursor` is none that this list gave."))
 }
