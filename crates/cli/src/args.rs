@@ -31,6 +31,9 @@ pub(crate) enum Command {
     /// Make, list and remove API keys
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Rotate the secret that lock tokens are made with
+    #[command(subcommand)]
+    TokenKey(TokenKeyCommand),
     /// Read and verify the audit trail
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -57,6 +60,22 @@ pub(crate) struct Data {
         default_value = DEFAULT_DATA
     )]
     pub(crate) folder: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenKeyCommand {
+    /// Make a new secret; tokens made before still work for a while
+    ///
+    /// A running server takes the new secret on SIGHUP. To revoke every token at once, stop the
+    /// server and remove `token.key` from the data folder: the next start makes a new one.
+    Rotate {
+        /// For how long tokens made with the old secret still work: at least the longest
+        /// `max_hold`
+        #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = units::duration)]
+        keep: std::time::Duration,
+        #[command(flatten)]
+        data: Data,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -11,6 +11,7 @@ mod keys;
 mod outcome;
 mod output;
 mod serve;
+mod token_key;
 
 use std::process::ExitCode;
 
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(args) => serve::run(&args),
         Command::Key(command) => keys::run(command),
+        Command::TokenKey(command) => token_key::run(command),
         Command::Audit(command) => audit::run(command),
         Command::Backup(args) => copies::backup(&args),
         Command::Restore(args) => copies::restore(&args),

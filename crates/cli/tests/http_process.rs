@@ -233,3 +233,22 @@ fn one_connection_serves_many_requests() {
     wire.reply(false).ok(200);
     wire.reply(false).ok(200);
 }
+
+#[test]
+fn a_rotated_token_secret_is_taken_on_sighup_and_old_tokens_still_work() {
+    let server = Setup::default().start();
+    let before = server.lock("/a", json!({}));
+    let data = server.data().to_str().unwrap().to_owned();
+    let rotated = leasehold(&["token-key", "rotate", "--data", &data]).output().unwrap();
+    assert!(rotated.status.success(), "{}", String::from_utf8_lossy(&rotated.stderr));
+    server.signal("HUP");
+    let mut number = 0;
+    // The id of the secret is the first two bytes of a token: `AAI` begins those of secret 2.
+    until("a token of the new secret", || {
+        number += 1;
+        let held = server.lock(&format!("/b/{number}"), json!({}));
+        held.token.starts_with("lock_AAI").then_some(())
+    });
+    let renewed = server.ask("PATCH", "/a/lock").field("X-Lock-Token", &before.token).send();
+    renewed.ok(200);
+}

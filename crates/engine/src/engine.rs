@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use leasehold_core::command::Presented;
 use leasehold_core::event::{Event, EventBody, Origin, WriteResult};
 use leasehold_core::ids::{Fence, LockId, PinId, Principal, Seq, WaiterId};
@@ -105,7 +106,7 @@ pub(crate) struct Shared {
     pub(crate) timer: Notify,
     pub(crate) next_deadline: AtomicU64,
     pub(crate) durable_watch: watch::Sender<Seq>,
-    pub(crate) tokens: TokenKeys,
+    pub(crate) tokens: ArcSwap<TokenKeys>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) incarnation: Arc<str>,
     /// The journal's thread is to commit what there is, and end.
@@ -382,13 +383,13 @@ impl Engine {
     /// The token of a grant. A secret.
     #[must_use]
     pub fn token(&self, lock_id: LockId, fence: Fence) -> String {
-        self.shared.tokens.mint(lock_id, fence)
+        self.shared.tokens.load().mint(lock_id, fence)
     }
 
     /// What a presented token claims, if it was issued here.
     #[must_use]
     pub fn read_token(&self, token: &str) -> Presented {
-        self.shared.tokens.read(token)
+        self.shared.tokens.load().read(token)
     }
 
     /// Counts of what is going on.

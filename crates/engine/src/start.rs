@@ -104,6 +104,7 @@ pub struct Running {
     journal: Option<JoinHandle<()>>,
     follower: Option<Follower>,
     retention: Arc<Mutex<Retention>>,
+    token_key: PathBuf,
 }
 
 /// By how much a restore raises the fences: more than were granted after the backup was made.
@@ -225,7 +226,7 @@ impl Loading {
             timer: Notify::new(),
             next_deadline: AtomicU64::new(u64::MAX),
             durable_watch: watch::Sender::new(head.seq),
-            tokens,
+            tokens: arc_swap::ArcSwap::from_pointee(tokens),
             clock,
             incarnation: self.incarnation,
             stop: AtomicBool::new(false),
@@ -262,6 +263,7 @@ impl Loading {
             journal: Some(journal),
             follower: Some(follower),
             retention,
+            token_key,
         })
     }
 }
@@ -277,6 +279,17 @@ impl Running {
     #[must_use]
     pub fn follower(&self) -> Option<FollowerHandle> {
         self.follower.as_ref().map(Follower::handle)
+    }
+
+    /// Reads the token secrets again, after a rotation.
+    ///
+    /// # Errors
+    /// When the file cannot be read or understood; the secrets stay as they are.
+    pub fn reload_tokens(&self) -> Result<(), TokenKeyError> {
+        let shared = &self.engine.shared;
+        let tokens = TokenKeys::open(&self.token_key, &shared.incarnation)?;
+        shared.tokens.store(Arc::new(tokens));
+        Ok(())
     }
 
     /// Changes how much of the trail is kept.

@@ -23,6 +23,7 @@ mod own_space;
 pub mod request_body;
 pub mod request_id;
 mod serve;
+pub mod token_key;
 mod trail;
 
 pub use config::{Config, ConfigErrors, ServeArgs};

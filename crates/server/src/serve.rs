@@ -297,6 +297,12 @@ fn reload(config: Config, app: &App, running: &Running, log: &LogHandle) -> Conf
     app.browsers.set_origins(new.cors_origins.clone());
     app.engine.set_limits(table_limits(&new));
     running.set_retention(retention(&new));
+    if let Err(error) = running.reload_tokens() {
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "the token secrets stay as they are"
+        );
+    }
     log.set_level(new.log);
     if !reload.needs_restart.is_empty() {
         tracing::warn!(
