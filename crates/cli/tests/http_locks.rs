@@ -837,8 +837,13 @@ fn a_rule_hides_the_holder_from_others_and_not_from_itself() {
         .key("alice", "writer", None)
         .key("bob", "writer", None)
         .key("audra", "auditor", None)
+        .key("mia", "manager", None)
         .key("root", "admin", None)
         .start();
+    let passed = server.lock_by("bob", "/s/a", json!({}));
+    let passed = server.by("bob", "POST", "/s/a/lock/transfer").token(&passed);
+    Held::of(passed.json(json!({"to": "alice"})).send().ok(200));
+    server.by("root", "POST", "/s/a/lock/break").json(json!({"reason": "x"})).send().ok(200);
     let held = server.lock_by("alice", "/s/a", json!({}));
     assert_eq!(held.body["holder"], "alice");
     let holder_for = |name: &str| {
@@ -854,10 +859,22 @@ fn a_rule_hides_the_holder_from_others_and_not_from_itself() {
     let problem = refused.problem(423, "locked");
     assert_eq!(problem["lock"]["holder"], json!(null));
     assert!(!refused.text().contains("alice"), "{refused:?}");
+    // Nor who waits, in the preview of a break.
+    let waiter = server.by("alice", "POST", "/s/a/lock?wait=20").start();
+    let preview = until("alice in the queue", || {
+        let preview = server.by("mia", "POST", "/s/a/lock/break?dry_run=true").send();
+        (preview.json()["queue"].as_array().unwrap().len() == 1).then_some(preview)
+    });
+    assert_eq!(preview.json()["queue"][0]["holder"], json!(null));
+    assert!(!preview.text().contains("alice"), "{preview:?}");
+    drop(waiter);
     let listed = server.by("bob", "GET", "/-/locks?holder=alice").send().ok(200).json();
     assert_eq!(listed["items"], json!([]));
     let trail = server.by("audra", "GET", "/-/audit?resource=/s").send().ok(200);
-    assert!(!trail.text().contains("alice"), "{trail:?}");
+    assert!(!trail.text().contains("alice") && !trail.text().contains("bob"), "{trail:?}");
+    let events = trail.json()["items"].as_array().unwrap().clone();
+    let handed = events.iter().find(|event| event["type"] == "transferred").unwrap();
+    assert!(handed["transferred_to"].get("holder").is_none(), "{handed}");
     let filtered = server.by("audra", "GET", "/-/audit?holder=alice").send().ok(200).json();
     assert_eq!(filtered["items"], json!([]), "a filter is an oracle");
     let filtered = server.by("audra", "GET", "/-/audit?actor=alice").send().ok(200).json();

@@ -83,7 +83,11 @@ impl View {
         if let Some(to) = &mut record.transferred_to {
             to.holder = Principal::new("");
         }
-        let bytes = serde_json::to_vec(&record).ok()?;
+        let mut shown = serde_json::to_value(&record).ok()?;
+        if let Some(to) = shown.get_mut("transferred_to").and_then(|to| to.as_object_mut()) {
+            to.remove("holder");
+        }
+        let bytes = serde_json::to_vec(&shown).ok()?;
         Some((record, bytes))
     }
 }

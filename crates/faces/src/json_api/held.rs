@@ -261,7 +261,7 @@ impl JsonApi {
                 "lock": telling.lock_shown(&preview.lock),
                 "age_ms": age,
                 "writes_in_flight": preview.writes_in_flight,
-                "queue": self.queue_shown(&telling, &preview.queue, now),
+                "queue": self.queue_shown(&telling, &preview, now),
             });
             return Ok(answer(StatusCode::OK, &body));
         }

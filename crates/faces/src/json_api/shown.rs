@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{Method, StatusCode};
 use leasehold_core::caller::Permission;
+use leasehold_core::holder::BreakPreview;
 use leasehold_core::ids::{Fence, LockId};
 use leasehold_core::lock::Lock;
 use leasehold_core::refusal::Waiting;
@@ -65,8 +66,11 @@ impl JsonApi {
             .collect()
     }
 
-    pub(super) fn queue_shown(&self, telling: &Telling<'_>, queue: &[Waiting], now: Now) -> Value {
-        self.queue_shown_at(telling, queue, &Resource::root(), now)
+    /// Who waits for a lock that is to be broken.
+    pub(super) fn queue_shown(&self, telling: &Telling<'_>, of: &BreakPreview, now: Now) -> Value {
+        let root = Resource::root();
+        let resource = of.lock.grant.resources.first().unwrap_or(&root);
+        self.queue_shown_at(telling, &of.queue, resource, now)
     }
 
     fn waiting_shown(&self, waiting: &Waiting, holder: Value, now: Now) -> Value {
