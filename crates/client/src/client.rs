@@ -1,0 +1,495 @@
+//! The client: where the server is, who asks, and how one request is sent.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client as Hyper;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use serde::de::DeserializeOwned;
+
+use crate::clock::{Moment, pause};
+use crate::error::Error;
+use crate::problem::Problem;
+use crate::retry::{Backoff, Repeat, RetryPolicy, passes};
+
+/// A client of one Leasehold server.
+///
+/// It keeps connections alive and is cheap to clone; make one and pass clones on.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), leasehold_client::Error> {
+/// use leasehold_client::Client;
+///
+/// let client = Client::builder("http://127.0.0.1:7423").key("my-api-key").build()?;
+/// let held = client.lock("/v1/flags/x").hold().await?;
+/// client.put("/v1/flags/x", &true).under(&held).await?;
+/// held.release().await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    hyper: Hyper<HttpConnector, Full<Bytes>>,
+    authority: String,
+    authorization: Option<HeaderValue>,
+    user_agent: HeaderValue,
+    timeout: Duration,
+    max_body: usize,
+    retry: RetryPolicy,
+    prefix: String,
+    lock_suffix: String,
+}
+
+impl Client {
+    /// A client of the server at this address, with every default: `http://127.0.0.1:7423`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for what is no such address.
+    pub fn new(url: &str) -> Result<Self, Error> {
+        Self::builder(url).build()
+    }
+
+    /// A client that is set up first.
+    #[must_use]
+    pub fn builder(url: &str) -> ClientBuilder {
+        ClientBuilder {
+            url: url.to_owned(),
+            key: None,
+            user_agent: concat!("leasehold-client/", env!("CARGO_PKG_VERSION")).to_owned(),
+            timeout: Duration::from_secs(30),
+            connect_timeout: Duration::from_secs(5),
+            max_body: 64 << 20,
+            retry: RetryPolicy::default(),
+            prefix: "/-/".to_owned(),
+            lock_suffix: "/lock".to_owned(),
+        }
+    }
+
+    /// Where the server is: `http://127.0.0.1:7423`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.inner.authority)
+    }
+
+    pub(crate) fn retry_policy(&self) -> RetryPolicy {
+        self.inner.retry
+    }
+
+    pub(crate) fn timeout(&self) -> Duration {
+        self.inner.timeout
+    }
+
+    /// A path of the server's own space.
+    pub(crate) fn own(&self, path: &str) -> String {
+        format!("{}{path}", self.inner.prefix)
+    }
+
+    /// The lock endpoint of a resource.
+    pub(crate) fn lock_of(&self, resource: &str) -> Result<String, Error> {
+        Ok(format!("{}{}", crate::path::base(resource)?, self.inner.lock_suffix))
+    }
+
+    /// Sends a request as often as it is safe and worth it.
+    pub(crate) async fn send(&self, ask: &Ask) -> Result<Reply, Error> {
+        self.send_within(ask, self.inner.retry.begin()).await
+    }
+
+    pub(crate) async fn send_within(
+        &self,
+        ask: &Ask,
+        mut backoff: Backoff,
+    ) -> Result<Reply, Error> {
+        loop {
+            let error = match self.once(ask).await {
+                Ok(reply) => return Ok(reply),
+                Err(error) => error,
+            };
+            if !passes(&error, ask.repeat) {
+                return Err(error);
+            }
+            let Some(rest) = backoff.next(error.retry_after()) else { return Err(error) };
+            pause(rest).await;
+        }
+    }
+
+    /// Sends a request once. Every refusal is an error.
+    pub(crate) async fn once(&self, ask: &Ask) -> Result<Reply, Error> {
+        let sent_at = Moment::now();
+        let timeout = ask.timeout.unwrap_or(self.inner.timeout);
+        let exchange = async {
+            let (head, body) = self.begin(ask).await?.into_parts();
+            let whole =
+                Limited::new(body, self.inner.max_body).collect().await.map_err(|error| {
+                    if error.is::<LengthLimitError>() {
+                        Error::Protocol(format!("it is longer than {} bytes", self.inner.max_body))
+                    } else {
+                        let what = "the answer broke off".to_owned();
+                        Error::Transport { what, sent: true, source: error }
+                    }
+                })?;
+            Ok::<_, Error>((head, whole.to_bytes()))
+        };
+        // Dropping the exchange closes its connection, so a late answer reaches nobody.
+        let (head, body) = tokio::time::timeout(timeout, exchange)
+            .await
+            .map_err(|_| Error::Timeout { after: timeout, sent: true })??;
+        let reply = Reply { status: head.status, headers: head.headers, body, sent_at };
+        if reply.status.is_success() {
+            return Ok(reply);
+        }
+        Err(reply.refusal())
+    }
+
+    /// Sends a request, and gives the answer with its body still to come. Its head comes in time.
+    pub(crate) async fn open(&self, ask: &Ask) -> Result<Response<Incoming>, Error> {
+        let timeout = ask.timeout.unwrap_or(self.inner.timeout);
+        let response = tokio::time::timeout(timeout, self.begin(ask))
+            .await
+            .map_err(|_| Error::Timeout { after: timeout, sent: true })??;
+        if response.status() == StatusCode::OK {
+            return Ok(response);
+        }
+        let (head, body) = response.into_parts();
+        let read = tokio::time::timeout(timeout, Limited::new(body, 1 << 20).collect()).await;
+        let body = read.ok().and_then(Result::ok).map(|whole| whole.to_bytes()).unwrap_or_default();
+        let sent_at = Moment::now();
+        Err(Reply { status: head.status, headers: head.headers, body, sent_at }.refusal())
+    }
+
+    async fn begin(&self, ask: &Ask) -> Result<Response<Incoming>, Error> {
+        let inner = &self.inner;
+        let invalid = |error: http::Error| Error::Invalid(error.to_string());
+        let uri = Uri::builder()
+            .scheme("http")
+            .authority(inner.authority.as_str())
+            .path_and_query(ask.target.as_str())
+            .build()
+            .map_err(invalid)?;
+        let mut request = Request::new(Full::new(ask.body.clone()));
+        *request.method_mut() = ask.method.clone();
+        *request.uri_mut() = uri;
+        let headers = request.headers_mut();
+        headers.clone_from(&ask.headers);
+        headers.insert(USER_AGENT, inner.user_agent.clone());
+        if !headers.contains_key(ACCEPT) {
+            headers.insert(ACCEPT, HeaderValue::from_static("application/json, */*;q=0.5"));
+        }
+        if let Some(key) = &inner.authorization {
+            headers.insert(AUTHORIZATION, key.clone());
+        }
+        if let Ok(host) = HeaderValue::from_str(&inner.authority) {
+            headers.insert(HOST, host);
+        }
+        inner.hyper.request(request).await.map_err(|error| {
+            let sent = !error.is_connect();
+            let what = if sent {
+                format!("the connection to {} broke", inner.authority)
+            } else {
+                format!("cannot connect to {}", inner.authority)
+            };
+            Error::Transport { what, sent, source: Box::new(error) }
+        })
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("url", &self.url()).finish_non_exhaustive()
+    }
+}
+
+/// How a [`Client`] is set up.
+pub struct ClientBuilder {
+    url: String,
+    key: Option<String>,
+    user_agent: String,
+    timeout: Duration,
+    connect_timeout: Duration,
+    max_body: usize,
+    retry: RetryPolicy,
+    prefix: String,
+    lock_suffix: String,
+}
+
+impl ClientBuilder {
+    /// The API key to show with every request. None unless set.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// What to send as `User-Agent`.
+    #[must_use]
+    pub fn user_agent(mut self, user_agent: impl Into<String>) -> Self {
+        self.user_agent = user_agent.into();
+        self
+    }
+
+    /// The longest that one attempt may take, from connecting to the last byte of the answer;
+    /// waiting for a lock comes on top. 30 s unless set.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// The longest that connecting may take. 5 s unless set.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// The longest answer that is read, in bytes. 64 MiB unless set.
+    #[must_use]
+    pub fn max_body(mut self, bytes: usize) -> Self {
+        self.max_body = bytes;
+        self
+    }
+
+    /// When and how often a request is repeated that failed in passing.
+    #[must_use]
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.retry = policy;
+        self
+    }
+
+    /// The prefix of the server's own space, where the server is configured to another than
+    /// `/-/`.
+    #[must_use]
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    /// The suffix of lock endpoints, where the server is configured to another than `/lock`.
+    #[must_use]
+    pub fn lock_suffix(mut self, suffix: impl Into<String>) -> Self {
+        self.lock_suffix = suffix.into();
+        self
+    }
+
+    /// The client. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an address that is not `http://HOST[:PORT]`, or a key or user agent
+    /// that no header field can carry.
+    pub fn build(self) -> Result<Client, Error> {
+        let authority = authority(&self.url)?;
+        let authorization = match &self.key {
+            None => None,
+            Some(key) => {
+                let mut value = HeaderValue::from_str(&format!("Bearer {key}"))
+                    .map_err(|_| Error::Invalid("the key has a byte that no key has".into()))?;
+                value.set_sensitive(true);
+                Some(value)
+            }
+        };
+        let user_agent = HeaderValue::from_str(&self.user_agent)
+            .map_err(|_| Error::Invalid("the user agent has a control character".into()))?;
+        for (what, text) in [("prefix", &self.prefix), ("lock suffix", &self.lock_suffix)] {
+            if !text.starts_with('/') {
+                return Err(Error::Invalid(format!("the {what} does not begin with `/`")));
+            }
+        }
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(self.connect_timeout));
+        connector.set_nodelay(true);
+        connector.set_keepalive(Some(Duration::from_secs(30)));
+        let hyper = Hyper::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(Duration::from_secs(20))
+            .pool_max_idle_per_host(32)
+            .build(connector);
+        Ok(Client {
+            inner: Arc::new(Inner {
+                hyper,
+                authority,
+                authorization,
+                user_agent,
+                timeout: self.timeout,
+                max_body: self.max_body,
+                retry: self.retry,
+                prefix: self.prefix,
+                lock_suffix: self.lock_suffix,
+            }),
+        })
+    }
+}
+
+impl fmt::Debug for ClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientBuilder").finish_non_exhaustive()
+    }
+}
+
+/// The host and port of an address. Its text stays out of messages: it may carry a password.
+fn authority(url: &str) -> Result<String, Error> {
+    let invalid = |why: &str| Error::Invalid(format!("the address of the server {why}"));
+    let uri: Uri = url.parse().map_err(|_| invalid("is no URL; `http://HOST:PORT` is one"))?;
+    match uri.scheme_str() {
+        Some("http") => {}
+        Some("https") => {
+            return Err(invalid(
+                "begins with `https://`, which this client does not speak; let a proxy beside it \
+                 do the encryption",
+            ));
+        }
+        _ => return Err(invalid("does not begin with `http://`")),
+    }
+    if uri.path_and_query().is_some_and(|rest| rest.as_str() != "/") {
+        return Err(invalid("has a path; resources begin right behind the host"));
+    }
+    let authority = uri.authority().ok_or_else(|| invalid("has no host"))?;
+    if authority.as_str().contains('@') {
+        return Err(invalid("has a user or a password; give the key by itself"));
+    }
+    if authority.host().is_empty() {
+        return Err(invalid("has no host"));
+    }
+    Ok(authority.as_str().to_owned())
+}
+
+/// A request.
+#[derive(Clone, Debug)]
+pub(crate) struct Ask {
+    pub(crate) method: Method,
+    pub(crate) target: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) repeat: Repeat,
+}
+
+impl Ask {
+    /// A request that changes nothing.
+    pub(crate) fn get(target: String) -> Self {
+        Self::new(Method::GET, target, Repeat::Safe)
+    }
+
+    pub(crate) fn new(method: Method, target: String, repeat: Repeat) -> Self {
+        let (headers, body) = (HeaderMap::new(), Bytes::new());
+        Self { method, target, headers, body, timeout: None, repeat }
+    }
+
+    pub(crate) fn json(mut self, value: &serde_json::Value) -> Self {
+        self.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        self.body = value.to_string().into();
+        self
+    }
+
+    pub(crate) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.append(name, value);
+        self
+    }
+
+    pub(crate) fn token(self, token: &crate::Token) -> Result<Self, Error> {
+        Ok(self.header(X_LOCK_TOKEN, token.header()?))
+    }
+
+    pub(crate) fn within(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+}
+
+pub(crate) const X_LOCK_TOKEN: HeaderName = HeaderName::from_static("x-lock-token");
+
+/// An answer, whole.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    /// When the request was sent that this answers.
+    pub(crate) sent_at: Moment,
+}
+
+impl Reply {
+    /// The body as JSON, which it says it is.
+    pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        if !is_json(self.text(CONTENT_TYPE)) {
+            let media = self.text(CONTENT_TYPE).unwrap_or("nothing").chars().take(100);
+            let media: String = media.collect();
+            return Err(Error::Protocol(format!("JSON was expected, and {media:?} came")));
+        }
+        // The message has the place and what was expected, and no more than a word of the body.
+        serde_json::from_slice(&self.body).map_err(|error| Error::Protocol(error.to_string()))
+    }
+
+    pub(crate) fn text(&self, name: HeaderName) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// A success of this status.
+    pub(crate) fn expect(self, status: StatusCode) -> Result<Self, Error> {
+        if self.status == status {
+            return Ok(self);
+        }
+        Err(Error::Protocol(format!("{status} was expected, and {} came", self.status)))
+    }
+
+    fn refusal(&self) -> Error {
+        if self.status.is_client_error() || self.status.is_server_error() {
+            let problem = Problem::read(self.status, &self.headers, &self.body);
+            return Error::Refused(Box::new(problem));
+        }
+        if self.status.is_redirection() {
+            let status = self.status;
+            return Error::Protocol(format!("{status} came; redirections are not followed"));
+        }
+        Error::Protocol(format!("the status {} came", self.status))
+    }
+}
+
+pub(crate) fn is_json(media_type: Option<&str>) -> bool {
+    let media = media_type.unwrap_or_default().split(';').next().unwrap_or_default();
+    let media = media.trim().to_ascii_lowercase();
+    media == "application/json" || (media.starts_with("application/") && media.ends_with("+json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_http_and_a_host_and_no_more() {
+        for url in ["http://127.0.0.1:7423", "http://locks.example/", "http://[::1]:80"] {
+            assert!(Client::new(url).is_ok(), "{url}");
+        }
+        for (url, says) in [
+            ("https://a", "https"),
+            ("127.0.0.1:7423", "http://"),
+            ("", "no URL"),
+            ("ftp://a", "http://"),
+            ("http://a/b", "path"),
+            ("http://a?x=1", "path"),
+            ("http://user:hunter2@a", "password"),
+        ] {
+            let error = Client::new(url).unwrap_err().to_string();
+            assert!(error.contains(says), "{url}: {error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_key_is_shown_by_nothing() {
+        let builder = Client::builder("http://127.0.0.1:1").key("hunter2");
+        assert!(!format!("{builder:?}").contains("hunter2"));
+        let client = builder.build().unwrap();
+        assert!(!format!("{client:?}").contains("hunter2"));
+        let error = Client::builder("http://a").key("hunter2\n").build().unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hunter2"));
+    }
+}
