@@ -178,7 +178,7 @@ impl LockRequest {
         // Whether an attempt may have made a lock whose answer was lost.
         let mut may_be_granted = false;
         loop {
-            let step = Step::of(until.left());
+            let step = Step::of(until.left().min(self.longest_step()));
             let asked_at = Moment::now();
             let error = match self.client.once(&step.apply(&ask, &key, &self.client)?).await {
                 Ok(reply) => match self.granted(reply).await {
@@ -226,6 +226,12 @@ impl LockRequest {
             };
             pause(rest).await;
         }
+    }
+
+    /// The lock's time is counted from the moment of sending: a request that waited for longer than
+    /// the lock is to live would bring one that has ended.
+    fn longest_step(&self) -> Duration {
+        self.ttl.map_or(STEP, |ttl| STEP.min(ttl / 4))
     }
 
     async fn granted(&self, reply: Reply) -> Result<Lease, Error> {

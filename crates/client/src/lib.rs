@@ -11,6 +11,7 @@ mod manage;
 mod pages;
 mod path;
 mod problem;
+mod raw;
 mod retry;
 mod secret;
 
@@ -26,5 +27,6 @@ pub use manage::{BreakRequest, Broken, LockFilter, WouldBreak};
 pub use pages::Pages;
 pub use path::segment;
 pub use problem::{Ended, Invalid, LockInTheWay, Problem, Waits};
+pub use raw::{RawReply, RawRequest};
 pub use retry::RetryPolicy;
 pub use secret::Token;
