@@ -203,7 +203,9 @@ impl FollowError {
 }
 
 fn run(folder: &Path, shared: &Shared) {
-    let mut worker = None;
+    let mut worker: Option<Worker> = None;
+    // Keeps the index's shared memory in place after a failure: see `SqliteLog`.
+    let mut spare = None;
     let mut retry = RETRY_FIRST;
     while !shared.stopping() {
         let began = Instant::now();
@@ -213,6 +215,7 @@ fn run(folder: &Path, shared: &Shared) {
             Ok(0) => shared.rest(GATHER),
             Ok(events) => {
                 retry = RETRY_FIRST;
+                spare = None;
                 let rest = began.elapsed().saturating_mul(REST).min(REST_MAX);
                 if events < BATCH {
                     shared.rest(rest.max(GATHER));
@@ -221,7 +224,8 @@ fn run(folder: &Path, shared: &Shared) {
                 }
             }
             Err(error) => {
-                worker = None;
+                let failed = worker.take().and_then(Worker::into_idle_index);
+                spare = if error.is_damage() { None } else { failed.or(spare) };
                 complain(folder, &error);
                 shared.rest(retry);
                 retry = retry.saturating_mul(2).min(RETRY_LAST);
@@ -299,6 +303,15 @@ impl Worker {
         let (read, terms) = (reached.blocks, Terms::default());
         let identity = identity(&index_path);
         Ok(Self { log, log_path, index, index_path, identity, reached, read, terms })
+    }
+
+    /// The connection to the index, with no transaction open.
+    fn into_idle_index(self) -> Option<Connection> {
+        if !self.index.is_autocommit() {
+            // If it fails, it is told by `is_autocommit`.
+            let _ = self.index.execute_batch("ROLLBACK");
+        }
+        self.index.is_autocommit().then_some(self.index)
     }
 
     fn batch(&mut self) -> Result<usize, FollowError> {

@@ -150,6 +150,10 @@ pub struct SqliteLog {
     folder: DataFolder,
     path: PathBuf,
     options: LogOptions,
+    /// Keeps the memory that connections share (`-shm`) in place while the one that writes is
+    /// closed. Made anew on a full disk, its pages may be without a place there, and touching one
+    /// ends the process (SIGBUS).
+    _keeper: Connection,
     /// None between a failure and a successful reopen.
     connection: Option<Connection>,
     head: Head,
@@ -219,10 +223,12 @@ impl SqliteLog {
             head: found.head,
             trimmed: found.trimmed,
         };
+        let keeper = connect::keeper(&path).map_err(failed("open", &path))?;
         let log = Self {
             folder: folder.clone(),
             path,
             options,
+            _keeper: keeper,
             connection: Some(connection),
             head: found.head,
             trimmed: found.trimmed,

@@ -132,6 +132,13 @@ pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
+/// Opens a reader that has looked at the file, so that it shares memory with the others.
+pub(super) fn open_keeper(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = open_reader(path)?;
+    counters(&connection)?;
+    Ok(connection)
+}
+
 fn check_schema(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     let storage = |source| OpenError::Storage { path: path.to_owned(), source };
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));

@@ -73,6 +73,8 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn start(path: PathBuf) -> Result<Self, OpenError> {
         let connection = store::open_writer(&path)?;
+        let keeper = store::open_keeper(&path)
+            .map_err(|source| OpenError::Storage { path: path.clone(), source })?;
         let (jobs, queue) = mpsc::channel(QUEUE);
         #[cfg(test)]
         let max_pages = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(u32::MAX - 1));
@@ -80,6 +82,7 @@ impl Writer {
         let commits = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let mut desk = Desk {
             path,
+            _keeper: keeper,
             open: Some(connection),
             #[cfg(test)]
             max_pages: max_pages.clone(),
@@ -178,6 +181,10 @@ enum GroupError {
 /// What the writer's thread owns.
 struct Desk {
     path: PathBuf,
+    /// Keeps the memory that connections share (`-shm`) in place while the one that writes is
+    /// closed. Made anew on a full disk, its pages may be without a place there, and touching one
+    /// ends the process (SIGBUS).
+    _keeper: Connection,
     /// None after a failure, until it could be opened again.
     open: Option<Connection>,
     #[cfg(test)]

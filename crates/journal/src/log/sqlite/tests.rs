@@ -229,3 +229,19 @@ fn a_log_whose_making_was_interrupted_is_made_anew() {
     assert!(opened.created, "{opened:?}");
     assert_eq!(opened.head, Head::default());
 }
+
+#[test]
+fn the_shared_memory_stays_in_place_when_a_commit_fails() {
+    let root = tempfile::tempdir().unwrap();
+    let (_folder, mut log, _) = testing::open(root.path());
+    let mut story = Story::default();
+    append(&mut log, &script(&mut story), 20);
+    Sqlite::sabotage(&mut log);
+    let events = traffic(&mut story, 500);
+    let lease = LeaseTime(story.lease);
+    assert!(log.append(&Group { events: &events, lease }).is_err());
+    // Nobody writes now. Were it made anew on a full disk, touching it could end the process.
+    assert!(log.connection.is_none());
+    assert!(root.path().join("log.db-shm").exists());
+    log.reopen().unwrap();
+}
