@@ -181,7 +181,7 @@ impl Loading {
     ) -> Result<Running, StartError> {
         let token_key =
             self.options.token_key.clone().unwrap_or_else(|| self.folder.path().join("token.key"));
-        let tokens = TokenKeys::open(&token_key, &self.incarnation)?;
+        let tokens = TokenKeys::open(&token_key, &self.incarnation, clock.wall())?;
         let head = self.log.head();
         let mut lease = LeaseClock::standing_at(head.lease.max(self.state.lease()));
         lease.run(clock.monotonic());
@@ -287,7 +287,7 @@ impl Running {
     /// When the file cannot be read or understood; the secrets stay as they are.
     pub fn reload_tokens(&self) -> Result<(), TokenKeyError> {
         let shared = &self.engine.shared;
-        let tokens = TokenKeys::open(&self.token_key, &shared.incarnation)?;
+        let tokens = TokenKeys::open(&self.token_key, &shared.incarnation, shared.clock.wall())?;
         shared.tokens.store(Arc::new(tokens));
         Ok(())
     }

@@ -13,6 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
 use leasehold_core::command::Presented;
 use leasehold_core::ids::{Fence, LockId};
+use leasehold_core::time::WallTime;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
@@ -46,9 +47,9 @@ struct KeyFile {
 struct KeyEntry {
     id: u16,
     secret: String,
-    /// Milliseconds since 1970; set when a newer key took its place.
+    /// Until when it still verifies, by the wall clock; set when a newer one took its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    retired_at: Option<i64>,
+    verifies_until: Option<WallTime>,
 }
 
 /// Why the token secrets could not be read or made.
@@ -77,12 +78,13 @@ pub enum TokenKeyError {
 }
 
 impl TokenKeys {
-    /// Reads the secrets from `path`, or makes them there (0600) if there are none.
+    /// Reads the secrets from `path`, or makes them there (0600) if there are none. Those whose
+    /// time was over by `now` are left out.
     ///
     /// # Errors
     /// When the file cannot be read, written or understood.
-    pub fn open(path: &Path, incarnation: &str) -> Result<Self, TokenKeyError> {
-        let file = match fs::read(path) {
+    pub fn open(path: &Path, incarnation: &str, now: WallTime) -> Result<Self, TokenKeyError> {
+        let mut file = match fs::read(path) {
             Ok(bytes) => serde_json::from_slice::<KeyFile>(&bytes)
                 .map_err(|_| TokenKeyError::Damaged { path: path.to_owned() })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -94,16 +96,17 @@ impl TokenKeys {
                 return Err(TokenKeyError::Io { action: "read", path: path.to_owned(), source });
             }
         };
+        file.keys.retain(|key| key.verifies_until.is_none_or(|until| now < until));
         Self::from_file(&file, incarnation)
             .ok_or_else(|| TokenKeyError::Damaged { path: path.to_owned() })
     }
 
-    /// Puts a new secret in front of those in `path`, and drops those that were retired longer
-    /// than `keep_ms` before `now_ms`. A running server uses it from its next start on.
+    /// Puts a new secret in front of those in `path`: it makes tokens, and those before it verify
+    /// for `keep_ms` longer. Its number. A running engine takes it when it reads the file again.
     ///
     /// # Errors
     /// When the file cannot be read, written or understood.
-    pub fn rotate(path: &Path, now_ms: i64, keep_ms: i64) -> Result<u16, TokenKeyError> {
+    pub fn rotate(path: &Path, now: WallTime, keep_ms: u64) -> Result<u16, TokenKeyError> {
         let bytes = fs::read(path).map_err(|source| TokenKeyError::Io {
             action: "read",
             path: path.to_owned(),
@@ -113,9 +116,9 @@ impl TokenKeys {
             .map_err(|_| TokenKeyError::Damaged { path: path.to_owned() })?;
         let id = file.keys.iter().map(|key| key.id).max().unwrap_or(0).wrapping_add(1);
         for key in &mut file.keys {
-            key.retired_at.get_or_insert(now_ms);
+            key.verifies_until.get_or_insert(now + keep_ms);
         }
-        file.keys.retain(|key| key.retired_at.is_none_or(|at| now_ms.saturating_sub(at) < keep_ms));
+        file.keys.retain(|key| key.verifies_until.is_some_and(|until| now < until));
         file.keys.insert(0, fresh(id)?);
         write(path, &file)?;
         Ok(id)
@@ -125,7 +128,7 @@ impl TokenKeys {
     #[must_use]
     pub fn for_tests(seed: u8, incarnation: &str) -> Self {
         let entry =
-            KeyEntry { id: 1, secret: URL_SAFE_NO_PAD.encode([seed; 32]), retired_at: None };
+            KeyEntry { id: 1, secret: URL_SAFE_NO_PAD.encode([seed; 32]), verifies_until: None };
         Self::from_file(&KeyFile { keys: vec![entry] }, incarnation)
             .unwrap_or_else(|| Self { incarnation: incarnation.to_owned(), keys: Vec::new() })
     }
@@ -186,7 +189,7 @@ impl TokenKeys {
 fn fresh(id: u16) -> Result<KeyEntry, TokenKeyError> {
     let mut secret = [0; 32];
     getrandom::fill(&mut secret).map_err(|_| TokenKeyError::Randomness)?;
-    Ok(KeyEntry { id, secret: URL_SAFE_NO_PAD.encode(secret), retired_at: None })
+    Ok(KeyEntry { id, secret: URL_SAFE_NO_PAD.encode(secret), verifies_until: None })
 }
 
 fn write(path: &Path, file: &KeyFile) -> Result<(), TokenKeyError> {
@@ -230,18 +233,17 @@ mod tests {
     }
 
     #[test]
-    fn a_token_still_verifies_after_a_rotation() {
+    fn a_token_verifies_after_a_rotation_as_long_as_was_said() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token.key");
-        let before = TokenKeys::open(&path, "aa").unwrap();
-        let token = before.mint(ID, Fence(1));
-        assert_eq!(TokenKeys::rotate(&path, 1000, 5000).unwrap(), 2);
-        let after = TokenKeys::open(&path, "aa").unwrap();
-        assert_ne!(after.mint(ID, Fence(1)), token);
-        assert_ne!(after.read(&token), Presented::Forged);
-        TokenKeys::rotate(&path, 7000, 5000).unwrap();
-        let later = TokenKeys::open(&path, "aa").unwrap();
-        assert_eq!(later.read(&token), Presented::Forged);
+        let open = |now| TokenKeys::open(&path, "aa", WallTime(now)).unwrap();
+        let token = open(0).mint(ID, Fence(1));
+        assert_eq!(TokenKeys::rotate(&path, WallTime(1000), 5000).unwrap(), 2);
+        assert_ne!(open(5999).mint(ID, Fence(1)), token);
+        assert_ne!(open(5999).read(&token), Presented::Forged);
+        assert_eq!(open(6000).read(&token), Presented::Forged);
+        assert_eq!(TokenKeys::rotate(&path, WallTime(7000), 5000).unwrap(), 3);
+        assert_eq!(open(0).read(&token), Presented::Forged);
     }
 
     #[cfg(unix)]
@@ -250,7 +252,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token.key");
-        TokenKeys::open(&path, "aa").unwrap();
+        TokenKeys::open(&path, "aa", WallTime(0)).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 }

@@ -16,6 +16,5 @@ pub const FILE: &str = "token.key";
 /// # Errors
 /// When the file cannot be read, written or understood.
 pub fn rotate(data: &Path, keep: Duration) -> Result<u16, TokenKeyError> {
-    let keep_ms = i64::try_from(millis(keep)).unwrap_or(i64::MAX);
-    TokenKeys::rotate(&data.join(FILE), SystemClock::new().wall().0, keep_ms)
+    TokenKeys::rotate(&data.join(FILE), SystemClock::new().wall(), millis(keep))
 }

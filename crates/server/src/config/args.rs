@@ -22,14 +22,14 @@ pub struct ServeArgs {
     /// Listen on this address [default: 127.0.0.1:7423]
     ///
     /// An IP address and a port, such as `0.0.0.0:7423`, `[::1]:7423` or `localhost:7423`. Port 0
-    /// takes a free one, which is told in the log. Beyond loopback the server wants to know its
+    /// takes a free one, which is printed. Beyond loopback the server wants to know its
     /// callers: see --identity.
     #[arg(long, value_name = "ADDRESS", env = "LEASEHOLD_LISTEN")]
     pub listen: Option<String>,
 
-    /// Serve metrics on this address too, to whoever reaches it
+    /// Serve the server's own space (/-/…) on this address too
     ///
-    /// Keep it where only operators are: what is served there needs no key.
+    /// Keep it where only operators are: metrics need no key there.
     #[arg(long, value_name = "ADDRESS", env = "LEASEHOLD_ADMIN_LISTEN")]
     pub admin_listen: Option<String>,
 

@@ -119,7 +119,7 @@ pub struct Retention {
 pub struct Config {
     /// Where to listen.
     pub listen: SocketAddr,
-    /// Where to serve metrics to everyone.
+    /// Where the server's own space is served too, with metrics for everyone.
     pub admin_listen: Option<SocketAddr>,
     /// The folder that everything is kept in.
     pub data: PathBuf,
