@@ -329,6 +329,34 @@ def flapping(checks, folder, cycles):
         checks.check(free.status == 201, f"{name}: and leave nothing behind", str(free))
 
 
+def stopped(checks, folder):
+    """SIGTERM while nothing can be written: it ends in time, and the next start has everything."""
+    name = "stopped without room"
+    ledger, phase = Ledger(), Phase()
+    with Server(folder / "stopped", log=folder / "stopped.log") as server:
+        server.start()
+        teams = [[Place(f"/w{w}/p{p}", ledger) for p in range(PLACES)] for w in range(WORKERS)]
+        crew = Crew([lambda stop, team=team: persist(team, server, phase, stop) for team in teams])
+        time.sleep(0.5)
+        kept = head(server.data)
+        server.limit_file_size(8 << 10)
+        until(phase.refusals, 5)
+        time.sleep(0.3)
+        code, took = server.stop(20)
+        checks.check(code == 0 and took < 10, f"{name}: exit 0 within 10 s", f"{code}, {took:.1f} s")
+        checks.none(crew.join(), f"{name}: every request was answered until then")
+        server.start()
+        for team in teams:
+            for place in team:
+                insistent = Insistent(server.port)
+                place.examine(insistent)
+                insistent.close()
+        checks.none(ledger.take_problems(), f"{name}: nothing acknowledged is lost")
+        cause = trail(server.data, "--type", "recovered")[-1]["cause"]
+        checks.check(cause == "crash", f"{name}: the next start knows that it was no clean one", cause)
+        checks.none(verify(server.data, kept), f"{name}: the trail verifies")
+
+
 class Waiter(threading.Thread):
     """Waits for a lock that nobody lets go."""
 
@@ -479,17 +507,19 @@ def main():
             for kind in ("ext4", "tmpfs"):
                 with Mount(kind, inner) as room:
                     if room is not None:
-                        scenario(f"full {kind}", room, checks, inner)
+                        name = f"full {kind}"
+                        checks.attempt(name, scenario, name, room, checks, inner)
                         mounted = True
                 if mounted:
                     break
             if not mounted:
                 checks.note("SKIPPED: no file system can be mounted here (it takes root)")
             with Limit(inner) as room:
-                scenario(room.kind, room, checks, inner)
-            flapping(checks, inner, chosen.failures)
-            documents_alone(checks, inner)
-            full_from_the_start(checks, inner)
+                checks.attempt(room.kind, scenario, room.kind, room, checks, inner)
+            checks.attempt("failures", flapping, checks, inner, chosen.failures)
+            checks.attempt("a stop", stopped, checks, inner)
+            checks.attempt("documents alone", documents_alone, checks, inner)
+            checks.attempt("a start", full_from_the_start, checks, inner)
     checks.finish()
 
 

@@ -17,7 +17,9 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).parent / "lib"))
 
-from harness import Checks, Crew, Folder, Lost, Server, head, options, trail, verify  # noqa: E402
+from harness import (  # noqa: E402
+    Checks, Crew, Folder, Insistent, Lost, Server, head, options, trail, verify,
+)
 from ledger import Ledger, Place, work  # noqa: E402
 
 WORKERS = 6
@@ -60,7 +62,7 @@ class Adder:
 
 
 def add(adder, server, stopping):
-    client = server.client()
+    client = Insistent(server.port)
     try:
         while not stopping.is_set():
             adder.step(client)
@@ -72,7 +74,7 @@ def add(adder, server, stopping):
 
 def sleep(place, server, stopping):
     """Takes short locks and lets them expire, and looks when they do."""
-    client = server.client()
+    client = Insistent(server.port)
     try:
         while not stopping.is_set():
             if place.lock is None:
@@ -128,6 +130,7 @@ def main():
         client.close()
         closed = {"applied": 0, "not_applied": 0}
         broken, trails, slowest, kept, restarts, looked_at = [], [], 0.0, None, 0, 0
+        while_stopping = 0
         for number in range(chosen.rounds + 1):
             if number > 0:
                 began = time.monotonic()
@@ -150,6 +153,11 @@ def main():
             time.sleep(moment / 2)
             kept = head(server.data)
             time.sleep(moment / 2)
+            # Sometimes while it is stopping.
+            if lots.random() < 0.2:
+                server.process.terminate()
+                time.sleep(lots.uniform(0, 0.06))
+                while_stopping += 1
             server.kill()
             broken += crew.join()
             # Sometimes it is killed again while it starts.
@@ -162,6 +170,7 @@ def main():
         counts = ledger.counts
         for what in sorted(counts):
             checks.note(f"{counts[what]:7} {what}")
+        checks.note(f"{while_stopping} of the kills came while it was stopping")
         checks.note(f"{restarts} more kills while starting; the slowest start took {slowest:.2f} s")
         checks.note(
             f"writes that were open in the trail at a kill: {closed['applied']} applied, "
@@ -173,8 +182,11 @@ def main():
         checks.none(trails, f"the trail verifies after each of {chosen.rounds} kills")
         causes = [e["cause"] for e in trail(server.data, "--type", "recovered")]
         crashes = causes.count("crash")
+        clean = causes.count("clean-start")
         checks.check(
-            causes[0] == "created" and set(causes[1:]) == {"crash"} and crashes >= chosen.rounds,
+            causes[0] == "created"
+            and crashes + clean == len(causes) - 1 >= chosen.rounds
+            and clean <= while_stopping,
             "each start after a kill says so in the trail",
             str(causes),
         )

@@ -73,6 +73,13 @@ class Checks:
             detail += f"; and {len(problems) - 5} more"
         return self.check(not problems, text, detail)
 
+    def attempt(self, text, scenario, *arguments):
+        """Runs a scenario; one that cannot go on, because the server has gone, has failed."""
+        try:
+            scenario(*arguments)
+        except (Lost, RuntimeError, OSError) as error:
+            self.check(False, f"{text} could be carried out", repr(error))
+
     def note(self, text):
         with self.lock:
             print(f"      {text}", flush=True)
