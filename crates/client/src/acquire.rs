@@ -234,6 +234,22 @@ impl LockRequest {
         self.ttl.map_or(STEP, |ttl| STEP.min(ttl / 4))
     }
 
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The one resource, where it is one.
+    pub(crate) fn single(&self) -> Option<&str> {
+        match &self.want {
+            Want::One(resource) => Some(resource),
+            Want::All(_) | Want::AnyOf(_) => None,
+        }
+    }
+
+    pub(crate) fn is_shared(&self) -> bool {
+        self.body.contains_key("mode")
+    }
+
     async fn granted(&self, reply: Reply) -> Result<Lease, Error> {
         let replayed = reply.headers.contains_key(IDEMPOTENCY_REPLAYED);
         let reply = reply.expect(StatusCode::CREATED)?;

@@ -122,6 +122,40 @@ impl Client {
         }
     }
 
+    /// Sends a request that takes effect at most once however often it is sent, but whose
+    /// repetition does not tell whether it has. `may_go` is asked before each attempt.
+    ///
+    /// Once an attempt may have taken effect, only a success says more than that: whatever other
+    /// end it comes to, the error is that of the first such attempt.
+    pub(crate) async fn send_once_in_effect(
+        &self,
+        ask: &Ask,
+        may_go: impl Fn() -> Result<(), Error>,
+    ) -> Result<Reply, Error> {
+        let mut backoff = self.inner.retry.begin();
+        let mut unknown = None;
+        loop {
+            let error = match may_go() {
+                Ok(()) => match self.once(ask).await {
+                    Ok(reply) => return Ok(reply),
+                    Err(error) => error,
+                },
+                Err(error) => error,
+            };
+            let passes = passes(&error, ask.repeat);
+            let rest = if passes { backoff.next(error.retry_after()) } else { None };
+            let told = match unknown.take() {
+                Some(first) => first,
+                None => error,
+            };
+            let Some(rest) = rest else { return Err(told) };
+            if !told.has_no_side_effects() {
+                unknown = Some(told);
+            }
+            pause(rest).await;
+        }
+    }
+
     /// Sends a request once. Every refusal is an error.
     pub(crate) async fn once(&self, ask: &Ask) -> Result<Reply, Error> {
         let sent_at = Moment::now();

@@ -214,6 +214,28 @@ impl Held {
         }
     }
 
+    /// Renews now, once, without waiting for the next turn. What is known when this comes back
+    /// without an error is that the lock was held without a break until it was sent.
+    ///
+    /// # Errors
+    /// The refusal, or [`Error::Lost`].
+    pub async fn renew(&self) -> Result<(), Error> {
+        let shared = &self.shared;
+        shared.check()?;
+        let outcome = shared
+            .client
+            .renew_at(&shared.endpoint, &shared.token, None, None)
+            .await
+            .and_then(|granted| shared.renewed(granted));
+        if let Err(error) = &outcome
+            && let Some(lost) = ending(error)
+        {
+            shared.lose(lost.how().clone());
+        }
+        outcome?;
+        Ok(shared.check()?)
+    }
+
     /// Why the last attempt to renew failed; none while all is well. The lock is still held, and
     /// the attempts go on.
     #[must_use]

@@ -245,7 +245,9 @@ impl BreakRequest {
     ) -> Result<T, Error> {
         let target = format!("{}/break{query}", self.client.lock_of(&self.resource)?);
         let ask = Ask::new(Method::POST, target, repeat).json(&Value::Object(self.body));
-        self.client.send(&ask).await?.expect(StatusCode::OK)?.json()
+        // `lock-changed` to a repetition can mean that the break worked.
+        let reply = self.client.send_once_in_effect(&ask, || Ok(())).await?;
+        reply.expect(StatusCode::OK)?.json()
     }
 }
 

@@ -61,6 +61,8 @@ enum At {
     Start,
     Behind(String),
     End,
+    /// There is no such list to ask for.
+    Invalid(String),
 }
 
 #[derive(Deserialize)]
@@ -72,6 +74,17 @@ struct Page<T> {
 impl<T: DeserializeOwned> Pages<T> {
     pub(crate) fn new(client: &Client, path: String, query: Query) -> Self {
         Self { client: client.clone(), path, query, at: At::Start, read: VecDeque::new() }
+    }
+
+    pub(crate) fn of(client: &Client, path: Result<String, Error>, query: Query) -> Self {
+        match path {
+            Ok(path) => Self::new(client, path, query),
+            Err(error) => {
+                let mut pages = Self::new(client, String::new(), query);
+                pages.at = At::Invalid(error.to_string());
+                pages
+            }
+        }
     }
 
     /// The next item; none at the end.
@@ -102,6 +115,7 @@ impl<T: DeserializeOwned> Pages<T> {
             At::Start => None,
             At::Behind(cursor) => Some(cursor.as_str()),
             At::End => return Ok(None),
+            At::Invalid(why) => return Err(Error::Invalid(why.clone())),
         };
         let ask = Ask::get(self.query.target(&self.path, cursor));
         let page: Page<T> = self.client.send(&ask).await?.json()?;

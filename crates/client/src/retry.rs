@@ -68,6 +68,10 @@ impl RetryPolicy {
         self
     }
 
+    pub(crate) fn span(self) -> Duration {
+        self.total
+    }
+
     pub(crate) fn begin(self) -> Backoff {
         Backoff { policy: self, made: 1, until: Moment::now().after(self.total) }
     }
