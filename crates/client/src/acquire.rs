@@ -25,6 +25,9 @@ const PREFER: HeaderName = HeaderName::from_static("prefer");
 /// How long one request of a long wait waits. The server keeps the place between two.
 const STEP: Duration = Duration::from_secs(10);
 
+/// How much later than the wait the answer to a waiting request may come.
+const LATENESS: Duration = Duration::from_secs(10);
+
 /// The longest pause between two requests of one wait: the server keeps the place for 5 s.
 const PLACE_KEPT: Duration = Duration::from_secs(3);
 
@@ -174,7 +177,9 @@ impl LockRequest {
         let ask = self.ask()?;
         let own_key = self.key.is_none();
         let mut key = self.key.clone().unwrap_or_else(|| Uuid::new_v4().to_string());
-        let mut backoff = self.client.retry_policy().begin();
+        // Failures are borne for as long as it is waited anyway.
+        let policy = self.client.retry_policy().for_at_least(self.wait, PLACE_KEPT);
+        let mut backoff = policy.begin();
         // Whether an attempt may have made a lock whose answer was lost.
         let mut may_be_granted = false;
         loop {
@@ -190,7 +195,7 @@ impl LockRequest {
             may_be_granted |= !error.has_no_side_effects();
             let left = until.left();
             let rest = if waits_on(&error) && !left.is_zero() {
-                backoff = self.client.retry_policy().begin();
+                backoff = policy.begin().not_after(until.max(backoff.until()));
                 if step.was_waited(asked_at.elapsed()) {
                     Duration::ZERO
                 } else {
@@ -210,16 +215,7 @@ impl LockRequest {
             } else if passes(&error, Repeat::Safe) {
                 match backoff.next(error.retry_after()) {
                     Some(rest) => rest,
-                    None if left.is_zero() => return Err(error),
-                    // The wait outlasts the retries: the server is gone for a while.
-                    None => {
-                        backoff = self.client.retry_policy().begin();
-                        let rest = error.retry_after().unwrap_or(PLACE_KEPT);
-                        if left <= rest {
-                            return Err(error);
-                        }
-                        rest
-                    }
+                    None => return Err(error),
                 }
             } else {
                 return Err(error);
@@ -366,7 +362,8 @@ impl Step {
                 ask.target = format!("{}?wait={:.3}", ask.target, span.as_secs_f64());
             }
         }
-        Ok(ask.within(client.timeout().saturating_add(self.span())))
+        // A server that is there answers soon after the wait it was given.
+        Ok(ask.within(client.timeout().min(LATENESS).saturating_add(self.span())))
     }
 }
 

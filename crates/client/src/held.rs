@@ -446,10 +446,10 @@ async fn renew(shared: &Shared) -> std::convert::Infallible {
     loop {
         let (sent_at, deadline, last) = {
             let state = shared.state.borrow();
-            (state.sent_at, state.deadline, state.last.is_some())
+            (state.sent_at, state.deadline, state.last.is_some() || state.lost.is_some())
         };
         if last {
-            // It only remains to wait for the deadline, which `lost` does.
+            // It only remains to wait for the end, which `lost` does.
             std::future::pending::<()>().await;
         }
         let term = deadline.since(sent_at).max(MIN_TERM);

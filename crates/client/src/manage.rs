@@ -35,7 +35,6 @@ impl Client {
     }
 
     /// Every live lock that the filter lets through, page by page.
-    #[must_use]
     pub fn locks(&self, filter: LockFilter) -> Pages<LockInfo> {
         Pages::new(self, self.own("locks"), filter.query)
     }

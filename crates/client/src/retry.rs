@@ -72,6 +72,18 @@ impl RetryPolicy {
         self.total
     }
 
+    /// The same, but going on for at least `span`, with pauses of at most `cap`.
+    pub(crate) fn for_at_least(mut self, span: Duration, cap: Duration) -> Self {
+        if !span.is_zero() {
+            self.total = self.total.max(span);
+            self.cap = self.cap.min(cap);
+            if self.attempts > 1 {
+                self.attempts = u32::MAX;
+            }
+        }
+        self
+    }
+
     pub(crate) fn begin(self) -> Backoff {
         Backoff { policy: self, made: 1, until: Moment::now().after(self.total) }
     }
@@ -90,6 +102,11 @@ impl Backoff {
     pub(crate) fn not_after(mut self, moment: Moment) -> Self {
         self.until = self.until.min(moment);
         self
+    }
+
+    /// When the last repetition may begin.
+    pub(crate) fn until(&self) -> Moment {
+        self.until
     }
 
     /// How long to pause before the next attempt, at least `floor`; none if there is to be none.

@@ -15,17 +15,17 @@ use crate::held::Held;
 /// What a change of a document says about writing it: `()` always, a `bool` whether.
 pub trait Verdict {
     /// Whether the changed document is to be written.
-    fn is_to_be_written(self) -> bool;
+    fn wants_writing(self) -> bool;
 }
 
 impl Verdict for () {
-    fn is_to_be_written(self) -> bool {
+    fn wants_writing(self) -> bool {
         true
     }
 }
 
 impl Verdict for bool {
-    fn is_to_be_written(self) -> bool {
+    fn wants_writing(self) -> bool {
         self
     }
 }
@@ -62,7 +62,7 @@ impl Client {
         let mut backoff = self.retry_policy().begin();
         loop {
             let mut document = self.get::<T>(resource).await?;
-            if !change(&mut document.value).is_to_be_written() {
+            if !change(&mut document.value).wants_writing() {
                 return Ok(document);
             }
             match self.put(resource, &document.value).if_match(&document.etag).await {
@@ -151,7 +151,7 @@ where
     V: Verdict,
 {
     let mut document = client.get::<T>(resource).await?;
-    if !change(&mut document.value).is_to_be_written() {
+    if !change(&mut document.value).wants_writing() {
         return Ok(document);
     }
     let write = client.put(resource, &document.value).if_match(&document.etag).under(held);
