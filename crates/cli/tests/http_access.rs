@@ -369,3 +369,22 @@ fn no_secret_is_told_anywhere_but_in_the_grant() {
         }
     }
 }
+
+#[test]
+fn a_role_for_one_resource_does_not_delete_what_is_below_it() {
+    let server = Setup::default()
+        .key("one", "writer", Some("/a"))
+        .key("tree", "writer", Some("/a/**"))
+        .key("root", "admin", None)
+        .start();
+    server.by("root", "PUT", "/a").json(json!(1)).send().ok(201);
+    server.by("root", "PUT", "/a/b").json(json!(1)).send().ok(201);
+    server.by("one", "DELETE", "/a?recursive=true").send().problem(403, "forbidden");
+    let batch = json!({"operations": [{"method": "DELETE", "resource": "/a?recursive=true"}]});
+    let refused = server.by("one", "POST", "/-/batch").json(batch).send();
+    assert_eq!(refused.problem(403, "forbidden")["index"], 0);
+    server.by("one", "DELETE", "/a").send().problem(409, "has-children");
+    server.by("tree", "DELETE", "/a?recursive=true").send().ok(204);
+    server.by("root", "PUT", "/a").json(json!(1)).send().ok(201);
+    server.by("one", "DELETE", "/a").send().ok(204);
+}

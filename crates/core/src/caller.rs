@@ -104,6 +104,16 @@ impl Caller {
         })
     }
 
+    /// Whether the caller may do this to `resource` and to everything below it, whatever is there.
+    #[must_use]
+    pub fn may_below(&self, permission: Permission, resource: &Resource) -> bool {
+        self.roles.iter().any(|role| {
+            role.permissions.has(permission)
+                && (role.patterns.is_empty()
+                    || role.patterns.iter().any(|pattern| pattern.matches_all_below(resource)))
+        })
+    }
+
     /// Whether the caller may do this everywhere: what is not about one resource needs that.
     #[must_use]
     pub fn may_everywhere(&self, permission: Permission) -> bool {

@@ -104,6 +104,12 @@ impl Pattern {
         }
     }
 
+    /// Whether `resource` and everything below it matches.
+    #[must_use]
+    pub fn matches_all_below(&self, resource: &Resource) -> bool {
+        self.parts.last() == Some(&Part::Any) && self.matches(resource)
+    }
+
     /// Whether `resource` matches.
     #[must_use]
     pub fn matches(&self, resource: &Resource) -> bool {
@@ -165,6 +171,18 @@ mod tests {
                 expected,
                 "{pattern} {path}"
             );
+        }
+        for (pattern, path, expected) in [
+            ("/**", "/", true),
+            ("/a/**", "/a", true),
+            ("/a/**", "/b", false),
+            ("/a", "/a", false),
+            ("/a/{id}", "/a/b", false),
+            ("/**/z", "/a/z", false),
+        ] {
+            let pattern = Pattern::parse(pattern).unwrap();
+            let resource = Resource::parse(path).unwrap();
+            assert_eq!(pattern.matches_all_below(&resource), expected, "{pattern} {path}");
         }
         for bad in ["", "a", "/a//b", "/{", "/{}", "/a*", "/*", "/{a}b", "/**/**", "/../a"] {
             assert!(Pattern::parse(bad).is_err(), "{bad}");

@@ -42,6 +42,22 @@ impl Call {
         Err(Box::new(self.forbidden(permission, &format!("for {resource}"))))
     }
 
+    /// Whether the caller may do this to `resource` and to everything below it.
+    ///
+    /// # Errors
+    /// `403 forbidden`.
+    pub fn need_below(
+        &self,
+        permission: Permission,
+        resource: &Resource,
+    ) -> Result<(), Box<Problem>> {
+        if self.caller.may_below(permission, resource) {
+            return Ok(());
+        }
+        let what = format!("for {resource} and everything below it");
+        Err(Box::new(self.forbidden(permission, &what)))
+    }
+
     /// Whether the caller may do this everywhere.
     ///
     /// # Errors

@@ -169,7 +169,7 @@ where
     async fn write(&self, request: Request<Body>, resource: Resource, call: &Call) -> Answer {
         let shared = &self.shared;
         let (mut head, body) = request.into_parts();
-        call.need(Permission::Write, &resource)?;
+        self.permitted(call, &head, &resource)?;
         shared.upstream.allow(&head, &resource)?;
         let claims = self.claims(call, &mut head, &resource).await?;
         let early = shared.upstream.early_targets(&head, &resource);
@@ -181,6 +181,23 @@ where
         let plan = shared.upstream.plan(head, resource, body).await?;
         let work = Single { upstream: shared.upstream.clone(), plan: Some(plan) };
         self.carry_out(call, write, claims.has_precondition, work).await
+    }
+
+    /// Whether the caller may send a write, as far as its head tells.
+    ///
+    /// # Errors
+    /// `403 forbidden`.
+    pub fn permitted(
+        &self,
+        call: &Call,
+        head: &Parts,
+        resource: &Resource,
+    ) -> Result<(), Box<Problem>> {
+        if self.shared.upstream.takes_all_below(head) {
+            call.need_below(Permission::Write, resource)
+        } else {
+            call.need(Permission::Write, resource)
+        }
     }
 
     /// Judges a write again that was refused by the least that it changes, before its body is

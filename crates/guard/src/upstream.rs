@@ -64,6 +64,10 @@ pub trait Upstream: Send + Sync + 'static {
     /// The refusal.
     fn check_syntax(&self, head: &Parts) -> Result<(), Box<Problem>>;
 
+    /// Whether a write takes away everything below its resource, whatever is there: then the
+    /// caller has to be allowed to write there too.
+    fn takes_all_below(&self, head: &Parts) -> bool;
+
     /// Step 1: refuses a write whose method the resource does not take (405).
     ///
     /// # Errors

@@ -7,7 +7,6 @@ use http::header::{
     CONTENT_TYPE, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE,
 };
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
-use leasehold_core::caller::Permission;
 use leasehold_core::resource::Resource;
 use leasehold_core::target::Target;
 use leasehold_faces::json_api::endpoint;
@@ -110,7 +109,8 @@ impl App {
         }
         let documents = self.guard.upstream();
         for (index, operation) in read.iter().enumerate() {
-            call.need(Permission::Write, &operation.resource)
+            self.guard
+                .permitted(call, &operation.head, &operation.resource)
                 .and_then(|()| documents.allow(&operation.head, &operation.resource))
                 .map_err(|problem| indexed(index, problem))?;
         }

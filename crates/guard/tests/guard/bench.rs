@@ -82,6 +82,10 @@ impl Upstream for Double {
         Ok(())
     }
 
+    fn takes_all_below(&self, head: &Parts) -> bool {
+        head.uri.query() == Some("all")
+    }
+
     fn allow(&self, head: &Parts, _: &Resource) -> Result<(), Box<Problem>> {
         if head.method == "TRACE" {
             return Err(Box::new(Problem::new(Name::MethodNotAllowed, "no")));

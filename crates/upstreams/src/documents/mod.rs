@@ -368,6 +368,12 @@ impl Upstream for Documents {
         plan::check_syntax(head)
     }
 
+    fn takes_all_below(&self, head: &Parts) -> bool {
+        // A query that cannot be read is refused before anything is asked about it.
+        head.method == Method::DELETE
+            && Query::parse(head.uri.query()).is_ok_and(|query| query.recursive == Some(true))
+    }
+
     fn allow(&self, head: &Parts, _resource: &Resource) -> Result<(), Box<Problem>> {
         plan::check_head(head)
     }
