@@ -28,8 +28,19 @@ const STEP: Duration = Duration::from_secs(10);
 /// How much later than the wait the answer to a waiting request may come.
 const LATENESS: Duration = Duration::from_secs(10);
 
-/// The longest pause between two requests of one wait: the server keeps the place for 5 s.
+/// The longest pause after a failure between two requests of one wait: the server keeps the place
+/// for 5 s.
 const PLACE_KEPT: Duration = Duration::from_secs(3);
+
+/// An answer that took longer came after a wait. One that came sooner is not asked for again
+/// without a pause.
+const WAITED: Duration = Duration::from_millis(200);
+
+/// The shortest time that a renewal is given.
+const MIN_RENEWAL: Duration = Duration::from_secs(1);
+
+/// The longest pause between two requests that the server does not let wait.
+const PACE: Duration = Duration::from_secs(1);
 
 enum Want {
     One(String),
@@ -196,12 +207,13 @@ impl LockRequest {
             let left = until.left();
             let rest = if waits_on(&error) && !left.is_zero() {
                 backoff = policy.begin().not_after(until.max(backoff.until()));
-                if step.was_waited(asked_at.elapsed()) {
+                let took = asked_at.elapsed();
+                if WAITED < took || step.span() < took {
+                    // It waited for as long as the server lets it: back to its place.
                     Duration::ZERO
                 } else {
-                    // Refused before the time was up: the server lets nobody wait, or not now.
-                    let pace = error.retry_after().unwrap_or_default().min(PLACE_KEPT);
-                    let pace = pace.max(Duration::from_millis(200));
+                    // The server lets nobody wait, or not now.
+                    let pace = error.retry_after().unwrap_or_default().min(PACE).max(WAITED);
                     pace.mul_f64(fastrand::f64().mul_add(0.5, 0.5)).min(left)
                 }
             } else if own_key && may_be_granted && error.is(Name::LockGone) {
@@ -256,9 +268,21 @@ impl LockRequest {
                 self.client.own(&format!("locks/{}", granted.info.lock_id))
             }
         };
-        let lease = granted.into_lease(self.client.clone(), endpoint, replayed)?;
+        let mut lease = granted.into_lease(self.client.clone(), endpoint, replayed)?;
+        let term = lease.deadline.since(lease.sent_at);
+        if term / 2 < lease.sent_at.elapsed() {
+            // Much of what was granted went by on the way: in a wait whose TTL the server chose, or
+            // on a slow connection. Whether the lock lives, and for how long, a renewal says.
+            let timeout = Some((term / 2).max(MIN_RENEWAL).min(self.client.timeout()));
+            let renewed = self.client.renew_at(&lease.endpoint, &lease.token, None, timeout).await;
+            if let Ok((info, sent_at, deadline)) =
+                renewed.and_then(|renewed| renewed.of(lease.info.lock_id))
+            {
+                (lease.info, lease.sent_at, lease.deadline) = (info, sent_at, deadline);
+            }
+        }
         if lease.deadline.has_come() {
-            // The answer took longer than the lock lives. The server may still think otherwise.
+            // The server may still think otherwise.
             let _ = lease.release().await;
             return Err(Lost::new(How::Expired).into());
         }
@@ -340,11 +364,6 @@ impl Step {
             Self::Preferred(seconds) => Duration::from_secs(seconds),
             Self::Exactly(span) => span,
         }
-    }
-
-    /// Whether the server used about as much time as it was given.
-    fn was_waited(self, took: Duration) -> bool {
-        self.span().mul_f64(0.8) <= took
     }
 
     fn apply(self, ask: &Ask, key: &str, client: &Client) -> Result<Ask, Error> {

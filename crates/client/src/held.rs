@@ -470,6 +470,7 @@ async fn renew_once(shared: &Shared, term: Duration) {
     let timeout = (term / 4).clamp(Duration::from_millis(250), Duration::from_secs(10));
     let mut bound = (term / 60).clamp(Duration::from_millis(20), Duration::from_secs(1));
     loop {
+        let sent_at = Moment::now();
         let asked = shared.client.renew_at(&shared.endpoint, &shared.token, None, Some(timeout));
         let error = match asked.await.and_then(|granted| shared.renewed(granted)) {
             Ok(()) => return,
@@ -485,9 +486,7 @@ async fn renew_once(shared: &Shared, term: Duration) {
             if is_last {
                 state.last = Some(error.clone());
                 if let Some(left) = error.problem().and_then(crate::Problem::ends_in) {
-                    // Counted from now it would be too late by the time the answer took.
-                    let left = left.saturating_sub(timeout);
-                    state.deadline = state.deadline.min(Moment::now().after(left));
+                    state.deadline = state.deadline.min(sent_at.after(left));
                 }
             }
             state.trouble = Some(error.clone());

@@ -50,10 +50,16 @@ async fn the_deadline_counts_from_the_moment_of_sending() {
 async fn a_grant_that_took_longer_than_it_lives_is_no_grant() {
     let client =
         |server: &Scripted| server.builder().timeout(Duration::from_secs(3)).build().unwrap();
-    let server = Scripted::new([Step::Late(1100, granted(1000)), Step::Answer(no_content())]);
+    let gone = problem(410, "lock-gone", json!({ "ended": "expired" }));
+    let late = Step::Late(1100, granted(1000));
+    let server = Scripted::new([late.clone(), Step::Answer(gone), Step::Answer(no_content())]);
     let error = client(&server).lock("/a").hold().await.unwrap_err();
     assert!(matches!(&error, Error::Lost(lost) if matches!(lost.how(), How::Expired)), "{error}");
-    assert_eq!(server.lines(), ["POST /a/lock", "DELETE /a/lock"]);
+    assert_eq!(server.lines(), ["POST /a/lock", "PATCH /a/lock", "DELETE /a/lock"]);
+    // Unless the server says that it lives, as after a wait.
+    let server = Scripted::then([late], Step::Answer(renewed(1000)));
+    let held = client(&server).lock("/a").hold().await.unwrap();
+    assert!(held.remaining() > Duration::from_millis(500));
 }
 
 #[tokio::test]
