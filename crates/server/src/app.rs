@@ -54,7 +54,7 @@ pub(crate) struct App {
     pub(crate) trail: Readers,
     pub(crate) follower: leasehold_journal::follower::FollowerHandle,
     pub(crate) connections: Connections,
-    pub(crate) head: Arc<crate::serve::LatestHead>,
+    pub(crate) head: Arc<crate::watch::LatestHead>,
     pub(crate) prefix: String,
     pub(crate) lock_suffix: String,
     pub(crate) body_timeout: Duration,

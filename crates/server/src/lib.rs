@@ -25,6 +25,7 @@ pub mod request_id;
 mod serve;
 pub mod token_key;
 mod trail;
+mod watch;
 
 pub use config::{Config, ConfigErrors, ServeArgs};
 pub use serve::serve;

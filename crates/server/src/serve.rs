@@ -1,25 +1,24 @@
 //! Puts everything together and runs it.
 
-use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
-use leasehold_core::event::{Event, WriteResult};
+use leasehold_core::event::WriteResult;
 use leasehold_core::lock::OpenAdmission;
 use leasehold_core::table::TableLimits;
 use leasehold_core::time::millis;
 use leasehold_engine::start::{Loading, Running};
-use leasehold_engine::{Clock, EngineOptions, Observer, SystemClock};
+use leasehold_engine::{Clock, EngineOptions, SystemClock};
 use leasehold_faces::json_api::endpoint::is_reserved;
 use leasehold_faces::json_api::{JsonApi, Settings as ApiSettings};
 use leasehold_guard::guard::Guard;
 use leasehold_guard::rules::Rules;
 use leasehold_journal::folder::DataFolder;
-use leasehold_journal::log::{Head, Retention, hex};
+use leasehold_journal::log::Retention;
 use leasehold_upstreams::documents::{Documents, Options as DocumentOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -33,43 +32,12 @@ use crate::log::LogHandle;
 use crate::metrics::Metrics;
 use crate::request_id::RequestIds;
 use crate::trail::Readers;
+use crate::watch::{LatestHead, Watch};
 
 /// How often the head of the trail goes into the log.
 const HEAD_EVERY: Duration = Duration::from_secs(60 * 60);
 /// How often documents forget which admissions took effect.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
-
-/// The newest durable event, for metrics and the log.
-#[derive(Debug, Default)]
-pub(crate) struct LatestHead(Mutex<Option<Head>>);
-
-impl LatestHead {
-    pub(crate) fn latest(&self) -> Option<(u64, String)> {
-        let head = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        head.map(|head| (head.seq.0, hex(&head.hash)))
-    }
-}
-
-struct Watch {
-    metrics: Arc<Metrics>,
-    head: Arc<LatestHead>,
-}
-
-impl Observer for Watch {
-    fn committed(&self, events: &[Event], took: Duration, head: &Head) {
-        *self.head.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(*head);
-        self.metrics.commit(took);
-        let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
-        for event in events {
-            *counts.entry(event.body.name()).or_default() += 1;
-        }
-        for (kind, count) in counts {
-            self.metrics.events(kind, count);
-        }
-    }
-
-    fn recovering(&self, _: bool) {}
-}
 
 /// Serves until the process is told to stop: SIGTERM or SIGINT. Prints where it listens and how to
 /// try it.
