@@ -1,4 +1,93 @@
 //! A client of Leasehold, the lock server for HTTP resources.
+//!
+//! A lock makes *read, decide, write* safe over HTTP: while you hold the lock of a resource, nobody
+//! else's write to it passes, and reads always do. This client takes locks, keeps them, notices
+//! at once when they are lost, and reads and writes what they protect.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use leasehold_client::Client;
+//!
+//! # async fn example() -> Result<(), leasehold_client::Error> {
+//! let client = Client::new("http://127.0.0.1:7423")?;
+//!
+//! // Waits up to a minute for its turn, and renews the lock from then on.
+//! let held = client.lock("/v1/flags/x").wait(Duration::from_secs(60)).hold().await?;
+//!
+//! let mut flag = client.get::<serde_json::Value>("/v1/flags/x").await?.value;
+//! flag["enabled"] = true.into();
+//! client.put("/v1/flags/x", &flag).under(&held).await?;
+//!
+//! held.release().await?;
+//! # Ok(()) }
+//! ```
+//!
+//! It runs on tokio, over HTTP/1.1 with connections kept alive. Make one [`Client`] and clone it.
+//!
+//! # Holding a lock
+//!
+//! [`Client::lock`] begins an acquire; [`acquire`](LockRequest::acquire) ends it with a [`Lease`],
+//! a plain value, and [`hold`](LockRequest::hold) with a [`Held`], which renews itself at a third
+//! of its TTL and is released when it is dropped.
+//!
+//! **A lock can be lost**: somebody breaks it, the network is away for longer than its TTL, the
+//! process stands still. So whoever holds one looks before each step:
+//!
+//! - [`Held::check`] says whether it is held at this moment, without a request;
+//! - [`Held::lost`] is a future that resolves when it is not any more, for `select!`;
+//! - [`Held::lives_no_longer_than`] resolves some time *before* that, while there is still time
+//!   to stop what must not outlive the lock;
+//! - a write [`under`](Write::under) a lock carries its token: the server itself refuses it when
+//!   the lock has ended;
+//! - [`Held::fence`] is a number that only grows, for other systems that can refuse a smaller one
+//!   than they have seen.
+//!
+//! The deadline is counted here from the moment the request was *sent* that gave it, on a clock
+//! that goes on while the process or the machine sleeps. So it never ends later here than at the
+//! server, and no clocks need to agree. What is lost stays lost, whatever answer arrives later.
+//!
+//! # Changing a document
+//!
+//! | | if somebody came between |
+//! |---|---|
+//! | [`Client::update`] | reads again, and changes again |
+//! | [`Client::update_locked`], [`LockRequest::update`] | nobody can: it is done under the lock |
+//! | [`Client::put_if_match`] | `precondition-failed`, for you to decide |
+//! | [`Client::put`] | it is overwritten |
+//!
+//! # When something goes wrong
+//!
+//! [`Error::Refused`] is a normal answer, with a [`Problem`] that has a [`Name`] out of the
+//! server's own catalogue. Two questions can be asked of every error:
+//! [`is_retryable`](Error::is_retryable), whether the same may work later, and
+//! [`has_no_side_effects`](Error::has_no_side_effects), whether it is certain that nothing was
+//! done. A lost answer is not: the write may have landed.
+//!
+//! ```no_run
+//! # async fn example(client: leasehold_client::Client) -> Result<(), leasehold_client::Error> {
+//! use leasehold_client::{Error, Name};
+//!
+//! match client.lock("/v1/flags/x").hold().await {
+//!     Ok(held) => held.release().await?,
+//!     Err(Error::Refused(problem)) if problem.is(Name::Locked) => {
+//!         println!("{:?} holds it, try again in {:?}", problem.holder(), problem.retry_after());
+//!     }
+//!     Err(error) => return Err(error),
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! What passes and is safe to repeat is repeated by itself, as the [`RetryPolicy`] says: acquires
+//! carry an idempotency key, so that however often one has to be sent it makes one lock. What
+//! might be done twice is not repeated.
+//!
+//! # What is not here
+//!
+//! - **TLS.** The client speaks `http://`; a proxy beside it can do the encryption.
+//! - **Redirections** are not followed, and proxies of the environment are not used: a lock is
+//!   asked for where you said, or not at all.
+//! - **Re-entrance.** A second acquire by the holder is refused like anyone's.
 
 mod acquire;
 mod audit;
