@@ -99,6 +99,22 @@ async fn a_write_under_a_lock_passes_and_others_do_not() {
     assert_eq!(client.get::<u64>("/a/b").await.unwrap().value, 2);
 }
 
+#[tokio::test]
+async fn a_refusal_of_a_large_body_is_read_though_the_server_stops_reading() {
+    let server = Server::with("[limits]\nmax_document = \"2MiB\"\n");
+    let client = client(&server);
+    let _held = client.lock("/a").hold().await.unwrap();
+    for _ in 0..5 {
+        let large = vec![b'x'; 12 << 20];
+        let error = client.put_bytes("/a", "text/plain", large.clone()).await.unwrap_err();
+        assert!(error.is_locked(), "{error:?}");
+        let error = client.put_bytes("/b", "text/plain", large).await.unwrap_err();
+        assert!(error.is(Name::PayloadTooLarge), "{error:?}");
+        client.put_bytes("/c", "text/plain", vec![b'x'; 1 << 20]).await.unwrap();
+    }
+    assert_eq!(client.get_bytes("/c").await.unwrap().bytes.len(), 1 << 20);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_many_updates_at_once_each_is_made_once() {
     let server = Server::start();

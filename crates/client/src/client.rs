@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client as Hyper;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 
 use crate::clock::{Moment, pause};
 use crate::error::Error;
+use crate::outgoing::Outgoing;
 use crate::problem::Problem;
 use crate::retry::{Backoff, Repeat, RetryPolicy, passes};
 
@@ -39,7 +40,7 @@ pub struct Client {
 }
 
 struct Inner {
-    hyper: Hyper<HttpConnector, Full<Bytes>>,
+    hyper: Hyper<HttpConnector, Outgoing>,
     authority: String,
     authorization: Option<HeaderValue>,
     user_agent: HeaderValue,
@@ -209,11 +210,13 @@ impl Client {
             .path_and_query(ask.target.as_str())
             .build()
             .map_err(invalid)?;
-        let mut request = Request::new(Full::new(ask.body.clone()));
+        let mut request = Outgoing::request(ask.body.clone());
         *request.method_mut() = ask.method.clone();
         *request.uri_mut() = uri;
         let headers = request.headers_mut();
-        headers.clone_from(&ask.headers);
+        for (name, value) in &ask.headers {
+            headers.append(name.clone(), value.clone());
+        }
         headers.insert(USER_AGENT, inner.user_agent.clone());
         if !headers.contains_key(ACCEPT) {
             headers.insert(ACCEPT, HeaderValue::from_static("application/json, */*;q=0.5"));

@@ -5,25 +5,39 @@
 
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
-
-#[cfg(any(target_os = "linux", target_os = "android"))]
-const CLOCK: ClockId = ClockId::Boottime;
-// Apple's goes on in sleep; elsewhere it is the best there is.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-const CLOCK: ClockId = ClockId::Monotonic;
-
 /// A moment of this process. Never goes back.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Moment(Duration);
 
+#[cfg(unix)]
+fn reading() -> Duration {
+    use rustix::time::{ClockId, clock_gettime};
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    const CLOCK: ClockId = ClockId::Boottime;
+    // Apple's goes on in sleep; elsewhere it is the best there is.
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    const CLOCK: ClockId = ClockId::Monotonic;
+
+    let now = clock_gettime(CLOCK);
+    // Neither is negative on a clock that counts from the start of the machine.
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    let nanos = u32::try_from(now.tv_nsec).unwrap_or(0);
+    Duration::new(seconds, nanos.min(999_999_999))
+}
+
+#[cfg(not(unix))]
+fn reading() -> Duration {
+    use std::sync::OnceLock;
+    use std::time::Instant;
+
+    static BEGAN: OnceLock<Instant> = OnceLock::new();
+    BEGAN.get_or_init(Instant::now).elapsed()
+}
+
 impl Moment {
     pub(crate) fn now() -> Self {
-        let now = clock_gettime(CLOCK);
-        // Neither is negative on a clock that counts from the start of the machine.
-        let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-        let nanos = u32::try_from(now.tv_nsec).unwrap_or(0);
-        Self(Duration::new(seconds, nanos.min(999_999_999)))
+        Self(reading())
     }
 
     /// `span` later.

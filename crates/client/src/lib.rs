@@ -101,6 +101,7 @@ mod held;
 mod lock;
 mod lost;
 mod manage;
+mod outgoing;
 mod pages;
 mod path;
 mod problem;

@@ -219,6 +219,20 @@ async fn a_write_without_a_condition_is_not_done_twice() {
 }
 
 #[tokio::test]
+async fn a_large_body_waits_for_a_word_of_the_server_and_not_for_ever() {
+    let server = Scripted::then([], Step::Answer(written("\"1\"")));
+    let client = server.builder().timeout(Duration::from_secs(5)).build().unwrap();
+    let began = Instant::now();
+    client.put("/a", &"x".repeat(100_000)).await.unwrap();
+    assert!(began.elapsed() >= Duration::from_millis(900));
+    let asked = server.asked();
+    assert_eq!(asked[0].field("expect"), Some("100-continue"));
+    assert_eq!(asked[0].body.len(), 100_002);
+    client.put("/a", &"x".repeat(1000)).await.unwrap();
+    assert_eq!(server.asked()[1].field("expect"), None);
+}
+
+#[tokio::test]
 async fn a_conditional_write_is_repeated_and_an_outcome_that_stays_open_is_told_as_such() {
     let server = Scripted::new([Step::Close, Step::Answer(written("\"2\""))]);
     let done = server.client().put_if_match("/a", &1, "\"1\"").await.unwrap();
