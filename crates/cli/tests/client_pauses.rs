@@ -111,7 +111,7 @@ async fn a_server_that_stands_still_costs_the_lock_at_its_deadline_and_not_later
     server.signal("STOP");
     let stopped = Instant::now();
     let lost = timeout(3 * SECOND, held.lost()).await.unwrap();
-    assert!(stopped.elapsed() <= Duration::from_millis(1050), "{:?}", stopped.elapsed());
+    assert!(stopped.elapsed() <= Duration::from_millis(1500), "{:?}", stopped.elapsed());
     assert!(matches!(lost.how(), How::Expired));
     server.signal("CONT");
     // It is let go at the server as well, where its lease stood still.
