@@ -1,4 +1,5 @@
 //! The client library and the program: locks.
+#![allow(clippy::unwrap_used, reason = "a helper of a test panics like the test")]
 
 mod common;
 

@@ -1,6 +1,6 @@
 //! The client library and the program, when one of them stands still.
-
 #![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a helper of a test panics like the test")]
 
 mod common;
 
