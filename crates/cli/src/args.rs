@@ -1,4 +1,6 @@
-//! The command line.
+//! The command line. What talks to a running server is in [`remote`].
+
+pub(crate) mod remote;
 
 use std::path::PathBuf;
 
@@ -16,8 +18,9 @@ use leasehold_server::identity::RoleName;
     name = "leasehold",
     version,
     arg_required_else_help = true,
-    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, \
-                  3 the trail did not pass `audit verify`."
+    after_help = "Exit codes: 0 done, 1 failed or refused, 2 wrong usage or configuration, \
+                  3 the trail did not pass `audit verify`, 4 the server cannot be reached, \
+                  69 `run` lost the lock, 75 the lock was not had in time."
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -47,6 +50,58 @@ pub(crate) enum Command {
         #[arg(required = true)]
         what: Vec<String>,
     },
+    /// Acquire a lock, and print its token
+    Lock(remote::LockArgs),
+    /// Renew a lock
+    Renew(remote::RenewArgs),
+    /// Release a lock
+    Unlock(remote::UnlockArgs),
+    /// Run a command under a lock, and stop it before the lock could be another's
+    ///
+    /// The lock is renewed while the command runs, and released when it has ended. The command has
+    /// LEASEHOLD_TOKEN, LEASEHOLD_FENCE, LEASEHOLD_LOCK_ID, LEASEHOLD_RESOURCE and
+    /// LEASEHOLD_SERVER, and a process group of its own, which gets the signals that `run` gets.
+    /// Where the lock cannot be renewed, the group is sent SIGTERM and then SIGKILL, both before
+    /// the lock ends.
+    #[command(after_help = "Exit codes: the command's own, 128 and the number of the signal that \
+                            ended it, 126 or 127 where it cannot be run; 75 the lock was not had \
+                            in time, 69 the lock was lost and the command stopped, 4 the server \
+                            cannot be reached, 1 or 2 as everywhere.")]
+    Run(remote::RunArgs),
+    /// Show who has a resource, who waits, and whether it is frozen; or one lock
+    Show(remote::ShowArgs),
+    /// List live locks
+    Ls(remote::LsArgs),
+    /// End a lock for its holder
+    Break(remote::BreakArgs),
+    /// Hand a lock over to somebody else, and print its new token
+    Transfer(remote::TransferArgs),
+    /// Ask the holder of a lock to let go
+    Request(remote::RequestArgs),
+    /// Stop all writes to a resource and everything below it
+    Freeze(remote::FreezeArgs),
+    /// Allow them again
+    Unfreeze(remote::UnfreezeArgs),
+    /// Print a document
+    Get(remote::GetArgs),
+    /// Store a document
+    Put(remote::PutArgs),
+    /// Change a document, and print it
+    Patch(remote::PatchArgs),
+    /// Delete a document
+    Delete(remote::DeleteArgs),
+    /// Print what completes this command line in a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write those of all commands into a folder
+    Man {
+        /// The folder; made where there is none
+        folder: Option<PathBuf>,
+    },
+    #[command(flatten)]
+    Hidden(remote::Hidden),
 }
 
 /// The data folder of a command that works on it directly.

@@ -1,24 +1,31 @@
 //! The leasehold program: the server, and what its operators do beside it.
 //!
 //! Modules in reading order: the command line ([`args`]), how a command ends ([`outcome`]), what
-//! it prints ([`output`]), and one module for each group of commands.
+//! it prints ([`output`]), and one module for each group of commands: those that work on a data
+//! folder, those that talk to a server ([`remote`]), and [`run`].
 
 mod args;
 mod audit;
 mod copies;
 mod explain;
 mod keys;
+mod manual;
 mod outcome;
 mod output;
+mod remote;
+mod run;
 mod serve;
 mod token_key;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 
+use crate::args::remote::Hidden;
 use crate::args::{Cli, Command};
 use crate::outcome::Failure;
+use crate::remote::{documents, locks};
 
 /// Requests are many small allocations that end on the thread they began on.
 #[global_allocator]
@@ -34,6 +41,29 @@ fn main() -> ExitCode {
         Command::Backup(args) => copies::backup(&args),
         Command::Restore(args) => copies::restore(&args),
         Command::Explain { what } => explain::run(&what),
+        Command::Lock(args) => locks::lock(&args),
+        Command::Renew(args) => locks::renew(&args),
+        Command::Unlock(args) => locks::unlock(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Show(args) => locks::show(&args),
+        Command::Ls(args) => locks::ls(&args),
+        Command::Break(args) => locks::end(&args),
+        Command::Transfer(args) => locks::transfer(&args),
+        Command::Request(args) => locks::request(&args),
+        Command::Freeze(args) => locks::freeze(&args),
+        Command::Unfreeze(args) => locks::unfreeze(&args),
+        Command::Get(args) => documents::get(&args),
+        Command::Put(args) => documents::put(&args),
+        Command::Patch(args) => documents::patch(&args),
+        Command::Delete(args) => documents::delete(&args),
+        Command::Completions { shell } => manual::completions(shell),
+        Command::Man { folder } => manual::man(folder.as_deref()),
+        Command::Hidden(Hidden::RunWatchdog { grace_ms }) => {
+            run::watchdog::run(Duration::from_millis(grace_ms))
+        }
+        Command::Hidden(Hidden::RunGate { waits_on, command }) => {
+            Err(run::gate::run(waits_on, &command))
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
