@@ -90,7 +90,7 @@ impl Session {
     /// How an acquire that failed ends the command.
     pub(crate) fn not_had(&self, error: &Error) -> Failure {
         let failure = self.failure(error);
-        if is_busy(error) { failure.coded(NOT_NOW) } else { failure }
+        if is_busy(error) || error.is_lost() { failure.coded(NOT_NOW) } else { failure }
     }
 }
 

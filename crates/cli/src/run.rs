@@ -20,7 +20,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use leasehold_client::{Lease, Token};
+use leasehold_client::{Error, Lease, LockRequest, Token};
 
 use crate::args::remote::{OnBusy, Output, RunArgs};
 use crate::outcome::{Failure, with_causes};
@@ -28,6 +28,7 @@ use crate::output::{plain, say};
 use crate::remote::locks::acquire;
 use crate::remote::settings::Target;
 use crate::remote::{NOT_NOW, Session, failure, is_busy, progress, wait_for};
+use clock::Moment;
 use signals::Signals;
 use supervisor::{Done, Supervisor, code_of, terms};
 
@@ -52,33 +53,31 @@ async fn guard(args: &RunArgs, session: &Session) -> Result<(), Failure> {
     let mut wanted = args.wanted.clone();
     wanted.ttl = Some(wanted.ttl.unwrap_or(TTL));
     wanted.reason = Some(wanted.reason.unwrap_or_else(|| reason(args)));
-    let request = acquire(&session.client, &args.resources, &wanted)?.wait(wait);
     let first = args.resources.first().map_or("", String::as_str);
-    let acquired = tokio::select! {
-        biased;
-        // Dropping the request closes its connection: who has gone does not wait any more.
-        one = signals.next() => return Err(Failure::silent(code_of(one))),
-        acquired = progress::told(&session.client, first, wait, request.acquire()) => acquired,
-    };
-    let mut lease = match acquired {
-        Ok(lease) => lease,
-        Err(error) if is_busy(&error) => {
-            let line = format!("did not get the lock: {}", plain(&with_causes(&error)));
-            if args.on_busy == OnBusy::Skip {
-                say(&format!("leasehold: {line}; skipped the command"));
-                return Ok(());
+    let until = Moment::now().after(wait);
+    let lease = loop {
+        let request = acquire(&session.client, &args.resources, &wanted)?.wait(until.left());
+        let acquired = tokio::select! {
+            biased;
+            // Dropping the request closes its connection: who has gone does not wait any more.
+            one = signals.next() => return Err(Failure::silent(code_of(one))),
+            acquired = progress::told(&session.client, first, until.left(), fresh(request, args.grace)) => acquired,
+        };
+        match acquired {
+            Ok(lease) => break lease,
+            // It came so late that it had ended, or nearly.
+            Err(error) if error.is_lost() && !until.has_come() => {}
+            Err(error) if is_busy(&error) || error.is_lost() => {
+                let line = format!("did not get the lock: {}", plain(&with_causes(&error)));
+                if args.on_busy == OnBusy::Skip {
+                    say(&format!("leasehold: {line}; skipped the command"));
+                    return Ok(());
+                }
+                return Err(Failure::with_code(NOT_NOW, line));
             }
-            return Err(Failure::with_code(NOT_NOW, line));
+            Err(error) => return Err(failure(&error, &session.target)),
         }
-        Err(error) => return Err(failure(&error, &session.target)),
     };
-    // What was waited for may have used up much of its time.
-    if terms(&lease, args.grace).renew_at.has_come()
-        && let Err(error) = lease.renew(None).await
-    {
-        let _ = lease.release().await;
-        return Err(failure(&error, &session.target));
-    }
     let environment = environment(&lease, &session.target);
     let started = Supervisor::start(&lease, args.grace, &args.command, &environment, signals);
     let supervisor = match started {
@@ -93,6 +92,18 @@ async fn guard(args: &RunArgs, session: &Session) -> Result<(), Failure> {
         Done::Exited(code) => Err(Failure::silent(code)),
         Done::LockLost => Err(Failure::silent(LOST)),
     }
+}
+
+/// A lock with most of its time before it: waiting may have used up much of what it came with.
+async fn fresh(request: LockRequest, grace: Duration) -> Result<Lease, Error> {
+    let mut lease = request.acquire().await?;
+    if terms(&lease, grace).renew_at.has_come()
+        && let Err(error) = lease.renew(None).await
+    {
+        let _ = lease.release().await;
+        return Err(error);
+    }
+    Ok(lease)
 }
 
 /// What the command is told.

@@ -337,8 +337,8 @@ impl Supervisor {
             let left = self.terms.stop_at.left();
             if !self.in_trouble {
                 say(&format!(
-                    "leasehold: cannot renew the lock, trying again for {} s: {}",
-                    left.as_secs(),
+                    "leasehold: cannot renew the lock, trying again for {:.1} s: {}",
+                    left.as_secs_f64(),
                     told(&error)
                 ));
                 self.in_trouble = true;
