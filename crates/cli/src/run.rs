@@ -3,7 +3,7 @@
 //! Three processes: this one keeps the lease; the [`gate`] becomes the command, in a process group
 //! of its own; and the [`watchdog`] ends that group when the lease ends or this process does.
 //!
-//! Modules in reading order: the clock ([`clock`]), when what is due ([`terms`]), the command's
+//! Modules in reading order: the clock ([`clock`]), when what is due ([`terms`](mod@terms)), the command's
 //! group ([`group`]), the other two processes ([`watchdog`], [`gate`]), signals and the terminal
 //! ([`signals`], [`terminal`]), and what holds them together ([`supervisor`]).
 
