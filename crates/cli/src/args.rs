@@ -100,8 +100,6 @@ pub(crate) enum Command {
         /// The folder; made where there is none
         folder: Option<PathBuf>,
     },
-    #[command(flatten)]
-    Hidden(remote::Hidden),
 }
 
 /// The data folder of a command that works on it directly.

@@ -18,11 +18,9 @@ mod serve;
 mod token_key;
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Parser;
 
-use crate::args::remote::Hidden;
 use crate::args::{Cli, Command};
 use crate::outcome::Failure;
 use crate::remote::{documents, locks};
@@ -32,6 +30,12 @@ use crate::remote::{documents, locks};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    if let Some(helper) = run::Helper::named_by(std::env::args_os()) {
+        return match helper.run() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => Failure::report(&failure),
+        };
+    }
     // clap itself ends a command line that is none with 2.
     let done = match Cli::parse().command {
         Command::Serve(args) => serve::run(&args),
@@ -58,12 +62,6 @@ fn main() -> ExitCode {
         Command::Delete(args) => documents::delete(&args),
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { folder } => manual::man(folder.as_deref()),
-        Command::Hidden(Hidden::RunWatchdog { grace_ms }) => {
-            run::watchdog::run(Duration::from_millis(grace_ms))
-        }
-        Command::Hidden(Hidden::RunGate { waits_on, command }) => {
-            Err(run::gate::run(waits_on, &command))
-        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

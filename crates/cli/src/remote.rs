@@ -113,7 +113,8 @@ pub(crate) fn failure(error: &Error, target: &Target) -> Failure {
             };
             let hint = match problem.name() {
                 Some(Name::Locked) => {
-                    "wait with --wait, or ask the holder with `leasehold request`".to_owned()
+                    "ask the holder with `leasehold request`, or wait: `lock` and `run` have --wait"
+                        .to_owned()
                 }
                 Some(Name::Unauthenticated) => match &target.key_from {
                     Some(from) => format!("the key from {from} is not one of its keys"),

@@ -8,15 +8,17 @@
 //! ([`signals`], [`terminal`]), and what holds them together ([`supervisor`]).
 
 mod clock;
-pub(crate) mod gate;
+mod gate;
 mod group;
 mod signals;
 mod supervisor;
 mod terminal;
 mod terms;
-pub(crate) mod watchdog;
+mod watchdog;
 
+use std::ffi::OsString;
 use std::fs;
+use std::os::fd::RawFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -38,6 +40,37 @@ const WAIT: Duration = Duration::from_secs(30);
 
 /// The lock was lost while the command ran: EX_UNAVAILABLE of sysexits.h.
 const LOST: u8 = 69;
+
+/// What `run` starts of itself, beside its command. No commands for people: they are in no help and
+/// no completion.
+pub(crate) enum Helper {
+    Watchdog { grace: Duration },
+    Gate { waits_on: RawFd, command: Vec<OsString> },
+}
+
+impl Helper {
+    /// The helper that this process was started to be, if it was.
+    pub(crate) fn named_by(args: impl IntoIterator<Item = OsString>) -> Option<Self> {
+        let mut args = args.into_iter().skip(1);
+        let name = args.next()?;
+        let mut number = || args.next()?.to_str()?.parse::<u32>().ok();
+        if name == watchdog::NAME {
+            return Some(Self::Watchdog { grace: Duration::from_millis(number()?.into()) });
+        }
+        if name == gate::NAME {
+            let waits_on = RawFd::try_from(number()?).ok()?;
+            return Some(Self::Gate { waits_on, command: args.collect() });
+        }
+        None
+    }
+
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::Watchdog { grace } => watchdog::run(grace),
+            Self::Gate { waits_on, command } => Err(gate::run(waits_on, &command)),
+        }
+    }
+}
 
 pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     // Before there is a second thread.

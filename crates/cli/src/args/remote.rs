@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use leasehold_core::ids::LockId;
 use leasehold_server::config::units;
@@ -397,21 +397,6 @@ pub(crate) enum OnBusy {
     Skip,
     /// End with 75
     Fail,
-}
-
-/// What `run` starts of itself.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Hidden {
-    /// Ends the command of a `run` that cannot do it
-    #[command(hide = true)]
-    RunWatchdog { grace_ms: u64 },
-    /// Becomes the command of a `run`
-    #[command(hide = true)]
-    RunGate {
-        waits_on: i32,
-        #[arg(last = true)]
-        command: Vec<OsString>,
-    },
 }
 
 /// A resource: what is missing of its escapes is added when it is sent.

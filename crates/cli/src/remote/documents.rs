@@ -43,7 +43,12 @@ pub(crate) fn get(args: &GetArgs) -> Result<(), Failure> {
         }
         // What would command the terminal is escaped in JSON.
         Ok(document) if json => writeln!(out, "{document:#}")?,
-        _ => out.write_all(&reply.body)?,
+        _ => {
+            out.write_all(&reply.body)?;
+            if !reply.body.ends_with(b"\n") {
+                writeln!(out)?;
+            }
+        }
     }
     out.flush()?;
     if let Some(etag) = reply.header(ETAG.as_str()) {

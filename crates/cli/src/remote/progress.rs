@@ -1,5 +1,6 @@
 //! What is told on a terminal while a lock is waited for: who has it, and for how much longer.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
@@ -31,28 +32,30 @@ pub(crate) async fn told<T>(
             erase();
             done
         }
-        () = tell(client, resource, wait) => unreachable!("it tells for as long as it is asked to"),
+        never = tell(client, resource, wait) => match never {},
     }
 }
 
-async fn tell(client: &Client, resource: &str, wait: Duration) -> () {
+async fn tell(client: &Client, resource: &str, wait: Duration) -> Infallible {
     let began = Instant::now();
     let mut ticks = tokio::time::interval(TICK);
     // What needs no wait is over by then.
     ticks.reset_after(Duration::from_millis(300));
     let (mut seen, mut seen_at): (Option<Inspection>, Instant) = (None, began);
-    for tick in 0.. {
+    let mut next_ask = 0_u32;
+    loop {
         ticks.tick().await;
-        if tick % ASK == 0 {
+        if next_ask == 0 {
+            next_ask = ASK;
             // It only tells: what cannot be seen is left out.
             let asked = tokio::time::timeout(TICK, client.inspect(resource)).await;
             (seen, seen_at) = (asked.ok().and_then(Result::ok), Instant::now());
         }
+        next_ask -= 1;
         let left = wait.saturating_sub(began.elapsed());
         let line = line(resource, seen.as_ref(), seen_at.elapsed(), left);
         let _ = write!(io::stderr(), "\r\u{1b}[K{line}");
     }
-    std::future::pending().await
 }
 
 fn erase() {

@@ -17,6 +17,9 @@ use nix::unistd::{close, pipe2};
 use super::watchdog::SELF;
 use crate::outcome::Failure;
 
+/// What its process is started as.
+pub(super) const NAME: &str = "run-gate";
+
 /// The gate as `run` sees it: closed.
 pub(super) struct Gate {
     opener: File,
@@ -34,7 +37,7 @@ impl Gate {
         fcntl(&waits_on, FcntlArg::F_SETFD(FdFlag::empty()))?;
         let child = Command::new(SELF)
             .arg0("leasehold")
-            .args(["run-gate", &waits_on.as_raw_fd().to_string(), "--"])
+            .args([NAME, &waits_on.as_raw_fd().to_string()])
             .args(command)
             .envs(environment.iter().map(|(name, content)| (name, content)))
             .process_group(0)
@@ -49,7 +52,7 @@ impl Gate {
 }
 
 /// Is the gate: becomes the command when it is opened. Comes back only with a failure.
-pub(crate) fn run(waits_on: RawFd, command: &[OsString]) -> Failure {
+pub(super) fn run(waits_on: RawFd, command: &[OsString]) -> Failure {
     match wait(waits_on) {
         Ok(true) => {}
         Ok(false) => return Failure::silent(1),

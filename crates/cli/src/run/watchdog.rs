@@ -28,6 +28,9 @@ use super::terms::Terms;
 use crate::outcome::Failure;
 use crate::output::say;
 
+/// What its process is started as.
+pub(super) const NAME: &str = "run-watchdog";
+
 /// The program's own file, also after it was replaced on disk.
 pub(super) const SELF: &str = "/proc/self/exe";
 
@@ -53,7 +56,7 @@ impl Watchdog {
     pub(super) fn start(grace: Duration) -> io::Result<Self> {
         let mut child = Command::new(SELF)
             .arg0("leasehold")
-            .args(["run-watchdog", &grace.as_millis().to_string()])
+            .args([NAME, &grace.as_millis().min(u32::MAX.into()).to_string()])
             // It outlives `run`, and must not keep a folder or a secret.
             .current_dir("/")
             .env_clear()
@@ -126,7 +129,7 @@ impl Watchdog {
 }
 
 /// Is the watchdog, until it is dismissed or its group has gone.
-pub(crate) fn run(grace: Duration) -> Result<(), Failure> {
+pub(super) fn run(grace: Duration) -> Result<(), Failure> {
     let because = |errno: Errno| Failure::because(&io::Error::from(errno), "");
     let mut blocked = SigSet::all();
     // What tells of a bug of our own is not held back.
