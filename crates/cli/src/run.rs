@@ -34,8 +34,7 @@ use clock::Moment;
 use signals::Signals;
 use supervisor::{Done, Supervisor, code_of, terms};
 
-/// How long a lock lasts without a renewal, and is waited for, unless said otherwise.
-const TTL: Duration = Duration::from_secs(60);
+/// How long a lock is waited for, unless said otherwise.
 const WAIT: Duration = Duration::from_secs(30);
 
 /// The lock was lost while the command ran: EX_UNAVAILABLE of sysexits.h.
@@ -84,17 +83,18 @@ async fn guard(args: &RunArgs, session: &Session) -> Result<(), Failure> {
     let wait =
         args.wait.unwrap_or(if args.on_busy == OnBusy::Wait { WAIT } else { Duration::ZERO });
     let mut wanted = args.wanted.clone();
-    wanted.ttl = Some(wanted.ttl.unwrap_or(TTL));
     wanted.reason = Some(wanted.reason.unwrap_or_else(|| reason(args)));
     let first = args.resources.first().map_or("", String::as_str);
     let until = Moment::now().after(wait);
     let lease = loop {
-        let request = acquire(&session.client, &args.resources, &wanted)?.wait(until.left());
+        let request = acquire(&session.client, &args.resources, &wanted)?;
+        let left = until.left();
+        let lock = fresh(request.ttl(args.ttl).wait(left), args.grace);
         let acquired = tokio::select! {
             biased;
             // Dropping the request closes its connection: who has gone does not wait any more.
             one = signals.next() => return Err(Failure::silent(code_of(one))),
-            acquired = progress::told(&session.client, first, until.left(), fresh(request, args.grace)) => acquired,
+            acquired = progress::told(&session.client, first, left, lock) => acquired,
         };
         match acquired {
             Ok(lease) => break lease,

@@ -75,9 +75,6 @@ pub(crate) enum Subject {
 /// What is to be locked, and how.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Wanted {
-    /// The lock lasts so long unless renewed [default: as the server's rule says]
-    #[arg(long, value_name = "DURATION", value_parser = positive)]
-    pub(crate) ttl: Option<Duration>,
     /// The first of several resources that is free, instead of all of them
     #[arg(long)]
     pub(crate) any_of: bool,
@@ -110,6 +107,9 @@ pub(crate) struct LockArgs {
     /// What to lock; several are locked in one step, all or none
     #[arg(required = true, value_name = "RESOURCE", value_parser = resource)]
     pub(crate) resources: Vec<String>,
+    /// The lock lasts so long unless renewed [default: as the server's rule says]
+    #[arg(long, value_name = "DURATION", value_parser = positive)]
+    pub(crate) ttl: Option<Duration>,
     #[command(flatten)]
     pub(crate) wanted: Wanted,
     /// Wait so long for a turn, first come, first served [default: not at all]
@@ -372,6 +372,9 @@ pub(crate) struct RunArgs {
     /// The command, and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,
+    /// The lock lasts so long from each renewal; the command is stopped within it at the latest
+    #[arg(long, value_name = "DURATION", value_parser = positive, default_value = "60s")]
+    pub(crate) ttl: Duration,
     #[command(flatten)]
     pub(crate) wanted: Wanted,
     /// Wait so long for the lock [default: 30s; not at all with `--on-busy skip` or `fail`]

@@ -21,6 +21,9 @@ const PAGE: usize = 1000;
 pub(crate) fn lock(args: &LockArgs) -> Result<(), Failure> {
     let session = Session::open(&args.remote, args.output)?;
     let mut request = acquire(&session.client, &args.resources, &args.wanted)?.wait(args.wait);
+    if let Some(ttl) = args.ttl {
+        request = request.ttl(ttl);
+    }
     if let Some(key) = &args.idempotency_key {
         request = request.idempotency_key(key);
     }
@@ -49,9 +52,6 @@ pub(crate) fn acquire(
         [one] => client.lock(one),
         several => client.lock_all(several),
     };
-    if let Some(ttl) = wanted.ttl {
-        request = request.ttl(ttl);
-    }
     if wanted.shared {
         request = request.shared();
     }
