@@ -17,6 +17,7 @@ pub struct AuditEvent {
     /// Its position: 1 for the first, without gaps.
     pub seq: u64,
     /// When, by the server's wall clock.
+    #[serde(serialize_with = "crate::lock::in_milliseconds")]
     pub at: Timestamp,
     /// When, by the lease clock, in milliseconds.
     #[serde(default)]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -75,8 +75,10 @@ pub struct LockInfo {
     /// How long it lasts from each renewal, in seconds.
     pub ttl_seconds: f64,
     /// Since when.
+    #[serde(serialize_with = "in_milliseconds")]
     pub acquired_at: Timestamp,
     /// Until when, by the server's wall clock: for people.
+    #[serde(serialize_with = "in_milliseconds")]
     pub expires_at: Timestamp,
     /// For how much longer, in milliseconds, when the answer was written.
     pub expires_in_ms: u64,
@@ -109,6 +111,7 @@ pub struct Breaking {
     pub reason: String,
     /// When it ends, by the server's wall clock.
     #[serde(default)]
+    #[serde(serialize_with = "option_in_milliseconds")]
     pub ends_at: Option<Timestamp>,
     /// How much longer, in milliseconds.
     #[serde(default)]
@@ -127,6 +130,7 @@ pub struct LetGo {
     pub message: Option<String>,
     /// When.
     #[serde(default)]
+    #[serde(serialize_with = "option_in_milliseconds")]
     pub at: Option<Timestamp>,
 }
 
@@ -144,8 +148,10 @@ pub struct Freeze {
     pub reason: String,
     /// Since when.
     #[serde(default)]
+    #[serde(serialize_with = "option_in_milliseconds")]
     pub since: Option<Timestamp>,
     /// Until when.
+    #[serde(serialize_with = "in_milliseconds")]
     pub until: Timestamp,
     /// How many writes had not ended when it was answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -160,8 +166,10 @@ pub struct Waiter {
     #[serde(default)]
     pub holder: Option<String>,
     /// Since when.
+    #[serde(serialize_with = "in_milliseconds")]
     pub waiting_since: Timestamp,
     /// Until when.
+    #[serde(serialize_with = "in_milliseconds")]
     pub deadline: Timestamp,
     /// Whether its place is granted, and it only waits for writes under way.
     #[serde(default)]
@@ -355,5 +363,23 @@ pub(crate) fn ending(error: &Error) -> Option<Lost> {
             Some(Lost::new(How::Refused(Box::new(problem.clone()))))
         }
         _ => None,
+    }
+}
+
+/// A time as the server writes it: always with three digits after the second.
+pub(crate) fn in_milliseconds<S: Serializer>(
+    time: &Timestamp,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{time:.3}"))
+}
+
+fn option_in_milliseconds<S: Serializer>(
+    time: &Option<Timestamp>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => in_milliseconds(time, serializer),
+        None => serializer.serialize_none(),
     }
 }

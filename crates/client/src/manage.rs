@@ -265,6 +265,7 @@ pub struct Broken {
     #[serde(default)]
     pub holder: Option<String>,
     /// When it ends, by the server's wall clock.
+    #[serde(serialize_with = "crate::lock::in_milliseconds")]
     pub ends_at: Timestamp,
     /// How much longer it lives, in milliseconds.
     #[serde(default)]
