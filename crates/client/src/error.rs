@@ -28,7 +28,7 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// No whole answer in time.
-    #[error("no answer within {} s", after.as_secs_f32())]
+    #[error("no answer within {:.1} s", after.as_secs_f32())]
     Timeout {
         /// How long it was waited for.
         after: Duration,
