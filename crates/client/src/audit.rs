@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn an_event_is_read_whole_and_written_again_as_it_was() {
-        let text = r#"{"seq":7,"at":"2026-11-20T12:00:00Z","lease_ms":5,"type":"write_admitted","resource":"/a","dialect":"http","method":"PUT","admission":6}"#;
+        let text = r#"{"seq":7,"at":"2026-11-20T12:00:00.000Z","lease_ms":5,"type":"write_admitted","resource":"/a","dialect":"http","method":"PUT","admission":6}"#;
         let event: AuditEvent = serde_json::from_str(text).unwrap();
         assert_eq!((event.seq, &event.kind), (7, &Kind::WriteAdmitted));
         assert_eq!(event.more["method"], "PUT");
