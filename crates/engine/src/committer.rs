@@ -30,10 +30,25 @@ pub(crate) struct Committer {
     pub(crate) classify: Classify,
     pub(crate) seed: u64,
     pub(crate) limits: TableLimits,
-    pub(crate) trim_at: Instant,
+    /// When retention looks again, by the monotonic clock.
+    pub(crate) trim_at: Duration,
     /// Whether there is more to remove at once.
     pub(crate) trims_on: bool,
-    pub(crate) reading_at: Instant,
+    /// When the lease clock was last made durable, by the monotonic clock.
+    pub(crate) reading_at: Duration,
+    /// Whether a commit failed and the log has not been brought back yet.
+    pub(crate) is_broken: bool,
+}
+
+/// What came of one step of the journal's thread.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Step {
+    /// What there was to do is done.
+    Done,
+    /// The log could not be brought back: to be tried again after a pause.
+    StillBroken,
+    /// Everything is committed, and there will be no more.
+    Ended,
 }
 
 /// How often the lease clock is made durable while a lock lives.
@@ -45,20 +60,45 @@ const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LAST: Duration = Duration::from_secs(2);
 
 impl Committer {
-    /// Runs until the engine stops and everything is committed.
+    /// Runs until the engine stops and everything is committed: steps, and waits in between.
     pub(crate) fn run(mut self) {
+        let mut pause = RETRY_FIRST;
         loop {
-            let (events, lease, stop) = self.gather();
-            if events.is_empty() && stop {
-                break;
+            match self.step() {
+                Step::Done => {
+                    pause = RETRY_FIRST;
+                    self.wait();
+                }
+                Step::StillBroken => {
+                    self.pause(pause);
+                    pause = (pause * 2).min(RETRY_LAST);
+                }
+                Step::Ended => return,
             }
-            if !events.is_empty() || self.reading_at.elapsed() >= READING {
-                self.commit(&events, lease);
-            }
-            // Between two commits, also when there is always another to come.
-            self.trim();
         }
-        let lease = self.shared.now(&self.shared.lock()).lease;
+    }
+
+    /// Does what there is to do, and never waits.
+    pub(crate) fn step(&mut self) -> Step {
+        let stop = self.shared.stop.load(Ordering::Acquire);
+        if self.is_broken && !self.recover() && !stop {
+            return Step::StillBroken;
+        }
+        let (events, lease) = self.gather();
+        if events.is_empty() && stop {
+            self.close(lease);
+            return Step::Ended;
+        }
+        let now = self.shared.clock.monotonic();
+        if !events.is_empty() || now.saturating_sub(self.reading_at) >= READING {
+            self.commit(&events, lease);
+        }
+        // Between two commits, also when there is always another to come.
+        self.trim();
+        Step::Done
+    }
+
+    fn close(&mut self, lease: LeaseTime) {
         if let Err(error) = self.log.close_cleanly(lease) {
             tracing::error!(error = chain(&error), "the shutdown could not be marked as clean");
         }
@@ -82,33 +122,37 @@ impl Committer {
         self.shared.settle.notify_one();
     }
 
-    /// Waits for something to commit, for a second at most, and takes it.
-    fn gather(&mut self) -> (Vec<Event>, LeaseTime, bool) {
-        let shared = Arc::clone(&self.shared);
-        let mut core = shared.lock();
-        let stop = || shared.stop.load(Ordering::Acquire);
-        if core.group.is_empty() && !stop() && !self.trims_on {
-            let waited = shared.work.wait_timeout(core, READING);
-            core = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+    /// Waits for something to commit, for a second at most.
+    fn wait(&self) {
+        let core = self.shared.lock();
+        let stop = self.shared.stop.load(Ordering::Acquire);
+        if core.group.is_empty() && !stop && !self.trims_on && !self.is_broken {
+            drop(self.shared.work.wait_timeout(core, READING));
         }
+    }
+
+    /// Takes what has gathered, and reads the lease clock.
+    fn gather(&mut self) -> (Vec<Event>, LeaseTime) {
+        let mut core = self.shared.lock();
         let events = std::mem::take(&mut core.group);
-        let lease = shared.now(&core).lease;
+        let lease = self.shared.now(&core).lease;
         if core.table.live() == 0 && events.is_empty() {
             // While nothing lives no deadline depends on the clock.
-            self.reading_at = Instant::now();
+            self.reading_at = self.shared.clock.monotonic();
         }
-        (events, lease, stop())
+        (events, lease)
     }
 
     fn commit(&mut self, events: &[Event], lease: LeaseTime) {
-        let began = Instant::now();
+        let began = self.shared.clock.monotonic();
         let result = self.log.append(&Group { events, lease });
         match result {
             Ok(()) => {
-                self.reading_at = Instant::now();
+                self.reading_at = self.shared.clock.monotonic();
                 if let Some(last) = events.last() {
                     self.committed(last.seq);
-                    self.observer.committed(events, began.elapsed(), &self.log.head());
+                    let took = self.reading_at.saturating_sub(began);
+                    self.observer.committed(events, took, &self.log.head());
                 }
             }
             Err(error) => {
@@ -116,7 +160,7 @@ impl Committer {
                     error = chain(&error),
                     "a commit failed; nothing is answered until the log has been opened again"
                 );
-                self.recover();
+                self.break_off();
             }
         }
     }
@@ -130,35 +174,32 @@ impl Committer {
     /// A failed commit is unknown, not undone: everything that waits for it is told so, the table
     /// is dropped, and nothing is answered until the log has been opened again and a `recovered`
     /// of ours is durable in it.
-    fn recover(&mut self) {
+    fn break_off(&mut self) {
+        self.is_broken = true;
         self.fail_everything();
         self.observer.recovering(true);
-        let mut pause = RETRY_FIRST;
-        loop {
-            match self.try_recover() {
-                Ok(()) => break,
-                Err(error) => {
-                    tracing::error!(error, "the log could not be brought back; trying again");
-                }
-            }
-            if self.pause(pause) {
-                return;
-            }
-            pause = (pause * 2).min(RETRY_LAST);
-        }
-        self.observer.recovering(false);
-        tracing::warn!("the log works again");
     }
 
-    /// Waits for this long, or until the engine stops. Whether it stops.
-    fn pause(&self, span: Duration) -> bool {
+    /// Tries to bring the log back. Whether it works again.
+    fn recover(&mut self) -> bool {
+        if let Err(error) = self.try_recover() {
+            tracing::error!(error, "the log could not be brought back; trying again");
+            return false;
+        }
+        self.is_broken = false;
+        self.observer.recovering(false);
+        tracing::warn!("the log works again");
+        true
+    }
+
+    /// Waits for this long, or until the engine stops.
+    fn pause(&self, span: Duration) {
         let until = Instant::now() + span;
         let mut core = self.shared.lock();
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            let stop = self.shared.stop.load(Ordering::Acquire);
-            if stop || left.is_zero() {
-                return stop;
+            if left.is_zero() || self.shared.stop.load(Ordering::Acquire) {
+                return;
             }
             let waited = self.shared.work.wait_timeout(core, left);
             core = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
@@ -240,14 +281,15 @@ impl Committer {
         self.log
             .append(&Group { events: &events, lease: now.lease })
             .map_err(|error| chain(&error))?;
-        self.reading_at = Instant::now();
+        self.reading_at = self.shared.clock.monotonic();
         Ok(())
     }
 
     /// Removes a chunk of what retention does not keep.
     fn trim(&mut self) {
         self.trims_on = false;
-        if Instant::now() < self.trim_at {
+        let now = self.shared.clock.monotonic();
+        if self.is_broken || now < self.trim_at {
             return;
         }
         let retention = *self.retention.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -257,13 +299,13 @@ impl Committer {
                     self.trims_on = true;
                     return;
                 }
-                self.trim_at = Instant::now() + TRIM;
+                self.trim_at = now + TRIM;
                 self.record_trim();
             }
             Err(error) => {
-                self.trim_at = Instant::now() + TRIM;
+                self.trim_at = now + TRIM;
                 tracing::error!(error = chain(&error), "the trail could not be trimmed");
-                self.recover();
+                self.break_off();
             }
         }
     }

@@ -470,10 +470,13 @@ impl Engine {
             // An earlier deadline that comes from here on leaves a permit in `timer`.
             match self.fire() {
                 Next::MoreIsDue => tokio::select! {
+                    biased;
                     () = self.shared.settle.notified() => {}
                     () = tokio::time::sleep(GAP) => {}
                 },
+                // In this order always: which is looked at first must not be left to chance.
                 Next::In(span) => tokio::select! {
+                    biased;
                     () = self.shared.settle.notified() => {}
                     () = self.shared.timer.notified() => {}
                     () = self.shared.clock.sleep(span) => {}

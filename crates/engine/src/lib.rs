@@ -29,4 +29,4 @@ pub use clock::{Clock, SystemClock};
 pub use commands::{Delivery, Grant, Refused};
 pub use engine::{Engine, EngineError, Stats};
 pub use permit::Permit;
-pub use start::{EngineOptions, Observer, StartError};
+pub use start::{Draws, EngineOptions, Observer, StartError};

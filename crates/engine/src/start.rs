@@ -4,22 +4,24 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use leasehold_core::event::{Event, EventBody, Origin, RecoveryCause, WriteResult};
-use leasehold_core::ids::{Fence, WaiterId};
+use leasehold_core::ids::{Fence, Seq, WaiterId};
 use leasehold_core::lock::OpenAdmission;
 use leasehold_core::state::State;
 use leasehold_core::table::{LockTable, TableLimits};
 use leasehold_journal::StoreError;
 use leasehold_journal::folder::DataFolder;
-use leasehold_journal::follower::{self, Follower, FollowerHandle, LoadError, LoadReport, Loaded};
+use leasehold_journal::follower::{
+    self, Follower, FollowerHandle, LoadError, LoadReport, Loaded, SteppedFollower,
+};
 use leasehold_journal::log::sqlite::{LogOptions, OpenError, Opened, SqliteLog};
 use leasehold_journal::log::{Group, Head, Log, LogError, Retention};
 use tokio::sync::{Notify, watch};
 
 use crate::clock::{Clock, LeaseClock};
-use crate::committer::Committer;
+use crate::committer::{Committer, Step};
 use crate::engine::{Core, Engine, EngineError, Serving, Shared};
 use crate::refusals::Refusals;
 use crate::token::{TokenKeyError, TokenKeys};
@@ -48,6 +50,24 @@ pub struct EngineOptions {
     pub token_key: Option<PathBuf>,
     /// How the log is opened.
     pub log: LogOptions,
+    /// What a start draws; none: from the operating system. Given where a start has to be
+    /// repeatable, and never by a server.
+    pub draws: Option<Draws>,
+}
+
+/// What a start draws at random.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Draws {
+    /// What makes collisions in the table's maps hard to choose.
+    pub seed: [u8; 8],
+    /// The incarnation, where the start begins a new one.
+    pub incarnation: [u8; 8],
+}
+
+impl Draws {
+    fn of_the_system() -> Result<Self, TokenKeyError> {
+        Ok(Self { seed: random()?, incarnation: random()? })
+    }
 }
 
 impl Default for EngineOptions {
@@ -57,6 +77,7 @@ impl Default for EngineOptions {
             retention: Retention { max_age_ms: Some(400 * 24 * 60 * 60 * 1000), max_bytes: None },
             token_key: None,
             log: LogOptions::default(),
+            draws: None,
         }
     }
 }
@@ -98,6 +119,16 @@ pub struct Loading {
     pub report: LoadReport,
 }
 
+/// An engine without threads of its own: whoever has it says when the journal and the index go on.
+///
+/// The same code as that of the threads, in an order that can be repeated. Dropped, it stops
+/// nothing and writes nothing: as if its process had been killed.
+pub struct Stepped {
+    engine: Engine,
+    committer: Committer,
+    follower: SteppedFollower,
+}
+
 /// A running engine's threads: what stops it.
 pub struct Running {
     engine: Engine,
@@ -130,7 +161,8 @@ impl Loading {
         folder: DataFolder,
         options: EngineOptions,
     ) -> Result<Self, StartError> {
-        let seed = u64::from_le_bytes(random::<8>()?);
+        let draws = options.draws.map_or_else(Draws::of_the_system, Ok)?;
+        let seed = u64::from_le_bytes(draws.seed);
         let mut state = State::new(seed);
         let report = follower::load(&folder, log.as_mut(), &mut |loaded| match loaded {
             Loaded::Row(row) => state.load(row),
@@ -149,7 +181,7 @@ impl Loading {
             RecoveryCause::Crash
         };
         if matches!(cause, RecoveryCause::Restored | RecoveryCause::Created) {
-            incarnation = Arc::from(hex_of(&random::<8>()?));
+            incarnation = Arc::from(hex_of(&draws.incarnation));
         }
         Ok(Self { log, folder, state, cause, incarnation, fence_floor, options, seed, report })
     }
@@ -174,11 +206,62 @@ impl Loading {
     /// # Errors
     /// When the log fails, or a thread cannot be started.
     pub fn start(
-        mut self,
+        self,
         clock: Arc<dyn Clock>,
         observer: Arc<dyn Observer>,
         classify: Arc<dyn Fn(&OpenAdmission) -> WriteResult + Send + Sync>,
     ) -> Result<Running, StartError> {
+        let folder = self.folder.clone();
+        let follow = |durable| Follower::spawn(&folder, durable);
+        let (engine, follower, committer, token_key) =
+            self.begin(clock, observer, classify, follow, Follower::handle)?;
+        let retention = Arc::clone(&committer.retention);
+        let journal = std::thread::Builder::new()
+            .name("leasehold-journal".to_owned())
+            .spawn(move || {
+                let outcome =
+                    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| committer.run()));
+                if outcome.is_err() {
+                    tracing::error!("a panic in the journal: the process ends");
+                    std::process::abort();
+                }
+            })
+            .map_err(StartError::Thread)?;
+        Ok(Running {
+            engine,
+            journal: Some(journal),
+            follower: Some(follower),
+            retention,
+            token_key,
+        })
+    }
+
+    /// As [`Self::start`], without threads.
+    ///
+    /// # Errors
+    /// When the log fails.
+    pub fn start_stepped(
+        self,
+        clock: Arc<dyn Clock>,
+        observer: Arc<dyn Observer>,
+        classify: Arc<dyn Fn(&OpenAdmission) -> WriteResult + Send + Sync>,
+    ) -> Result<Stepped, StartError> {
+        let folder = self.folder.clone();
+        let follow = |durable| Ok(SteppedFollower::new(&folder, durable));
+        let (engine, follower, committer, _) =
+            self.begin(clock, observer, classify, follow, SteppedFollower::handle)?;
+        Ok(Stepped { engine, committer, follower })
+    }
+
+    /// What the threads are made of.
+    fn begin<F>(
+        mut self,
+        clock: Arc<dyn Clock>,
+        observer: Arc<dyn Observer>,
+        classify: Arc<dyn Fn(&OpenAdmission) -> WriteResult + Send + Sync>,
+        follow: impl FnOnce(Seq) -> Result<F, StoreError>,
+        handle: impl FnOnce(&F) -> FollowerHandle,
+    ) -> Result<(Engine, F, Committer, PathBuf), StartError> {
         let token_key =
             self.options.token_key.clone().unwrap_or_else(|| self.folder.path().join("token.key"));
         let tokens = TokenKeys::open(&token_key, &self.incarnation, clock.wall())?;
@@ -201,7 +284,7 @@ impl Loading {
         let events = table.take_events();
         self.log.append(&Group { events: &events, lease: now.lease })?;
         let head = self.log.head();
-        let follower = Follower::spawn(&self.folder, head.seq)?;
+        let follower = follow(head.seq)?;
         let shared = Arc::new(Shared {
             core: Mutex::new(Core {
                 table,
@@ -232,39 +315,48 @@ impl Loading {
             stop: AtomicBool::new(false),
             ended: AtomicBool::new(false),
         });
-        let retention = Arc::new(Mutex::new(self.options.retention));
+        let started = shared.clock.monotonic();
         let committer = Committer {
             shared: Arc::clone(&shared),
             log: self.log,
             folder: self.folder,
-            follower: follower.handle(),
+            follower: handle(&follower),
             observer,
-            retention: Arc::clone(&retention),
+            retention: Arc::new(Mutex::new(self.options.retention)),
             classify,
             seed: self.seed,
             limits: self.options.limits,
-            trim_at: Instant::now(),
+            trim_at: started,
             trims_on: false,
-            reading_at: Instant::now(),
+            reading_at: started,
+            is_broken: false,
         };
-        let journal = std::thread::Builder::new()
-            .name("leasehold-journal".to_owned())
-            .spawn(move || {
-                let outcome =
-                    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| committer.run()));
-                if outcome.is_err() {
-                    tracing::error!("a panic in the journal: the process ends");
-                    std::process::abort();
-                }
-            })
-            .map_err(StartError::Thread)?;
-        Ok(Running {
-            engine: Engine { shared },
-            journal: Some(journal),
-            follower: Some(follower),
-            retention,
-            token_key,
-        })
+        Ok((Engine { shared }, follower, committer, token_key))
+    }
+}
+
+impl Stepped {
+    /// The engine.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// One step of the journal's thread: commits what has gathered, or tries to bring a log back
+    /// that has failed. `false` once the engine was told to stop and everything is committed.
+    pub fn commit(&mut self) -> bool {
+        self.committer.step() != Step::Ended
+    }
+
+    /// One step of the index's thread: folds a batch, if there is one.
+    pub fn follow(&mut self) {
+        self.follower.step();
+    }
+
+    /// Tells the engine to stop: commands are refused from now on, and when what has gathered is
+    /// committed, the shutdown is marked as clean.
+    pub fn stop(&self) {
+        self.engine.begin_stop();
     }
 }
 
@@ -305,21 +397,7 @@ impl Running {
 
     fn join(&mut self) {
         let Some(journal) = self.journal.take() else { return };
-        self.engine.refuse_new();
-        let shared = &self.engine.shared;
-        {
-            let mut core = shared.lock();
-            if core.serving != Serving::Recovering {
-                let finished = core.refusals.flush();
-                shared.decide_in(&mut core, |core, now| {
-                    for body in finished {
-                        core.table.record(body, Origin::default(), now);
-                    }
-                });
-            }
-            shared.stop.store(true, Ordering::Release);
-            shared.work.notify_one();
-        }
+        self.engine.begin_stop();
         if journal.join().is_err() {
             tracing::error!("the journal's thread has panicked");
         }
@@ -336,6 +414,23 @@ impl Drop for Running {
 }
 
 impl Engine {
+    /// Refuses new commands, and has the journal commit what has gathered and end.
+    fn begin_stop(&self) {
+        self.refuse_new();
+        let shared = &self.shared;
+        let mut core = shared.lock();
+        if core.serving != Serving::Recovering {
+            let finished = core.refusals.flush();
+            shared.decide_in(&mut core, |core, now| {
+                for body in finished {
+                    core.table.record(body, Origin::default(), now);
+                }
+            });
+        }
+        shared.stop.store(true, Ordering::Release);
+        shared.work.notify_one();
+    }
+
     /// Refuses new commands and answers whatever is parked with
     /// [`EngineError::ShuttingDown`]; writes on their way may still end.
     pub fn refuse_new(&self) {

@@ -41,11 +41,41 @@ pub struct Follower {
     thread: Option<JoinHandle<()>>,
 }
 
+/// A follower without a thread of its own: whoever has it says when it goes on.
+pub struct SteppedFollower {
+    handle: FollowerHandle,
+    following: Following,
+}
+
+impl SteppedFollower {
+    /// Follows the log of `folder`, which is durable up to `durable`.
+    #[must_use]
+    pub fn new(folder: &DataFolder, durable: Seq) -> Self {
+        let shared = Arc::new(Shared::default());
+        shared.durable.store(durable.0, Ordering::Relaxed);
+        let following = Following::new(folder.path(), Arc::clone(&shared));
+        Self { handle: FollowerHandle { shared, thread: None }, following }
+    }
+
+    /// As [`Follower::handle`].
+    #[must_use]
+    pub fn handle(&self) -> FollowerHandle {
+        self.handle.clone()
+    }
+
+    /// Folds one batch, if there is one.
+    pub fn step(&mut self) {
+        // What went wrong is told in the server's log, and is to be tried again.
+        let _ = self.following.step();
+    }
+}
+
 /// Tells a follower how far the log has come. Cheap to clone and to call.
 #[derive(Clone, Debug)]
 pub struct FollowerHandle {
     shared: Arc<Shared>,
-    thread: Thread,
+    /// None where somebody else says when it goes on.
+    thread: Option<Thread>,
 }
 
 #[derive(Debug, Default)]
@@ -83,9 +113,9 @@ impl Follower {
         let path = folder.path().to_owned();
         let thread = std::thread::Builder::new()
             .name("leasehold-index".to_owned())
-            .spawn(move || run(&path, &worker))
+            .spawn(move || Following::new(&path, worker).run())
             .map_err(failed("start a thread for", &index::path(folder.path())))?;
-        let handle = FollowerHandle { shared, thread: thread.thread().clone() };
+        let handle = FollowerHandle { shared, thread: Some(thread.thread().clone()) };
         Ok(Self { handle, thread: Some(thread) })
     }
 
@@ -113,7 +143,7 @@ impl Follower {
 
     fn join(&mut self) {
         self.handle.shared.stop.store(true, Ordering::Release);
-        self.handle.thread.unpark();
+        self.handle.wake();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -133,7 +163,13 @@ impl FollowerHandle {
     pub fn notify(&self, durable: Seq) {
         self.shared.durable.fetch_max(durable.0, Ordering::SeqCst);
         if self.shared.idle.swap(false, Ordering::SeqCst) {
-            self.thread.unpark();
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(thread) = &self.thread {
+            thread.unpark();
         }
     }
 
@@ -202,43 +238,81 @@ impl FollowError {
     }
 }
 
-fn run(folder: &Path, shared: &Shared) {
-    let mut worker: Option<Worker> = None;
-    // Keeps the index's shared memory in place after a failure: see `SqliteLog`.
-    let mut spare = None;
-    let mut retry = RETRY_FIRST;
-    while !shared.stopping() {
-        let began = Instant::now();
-        match step(folder, shared, &mut worker) {
-            Ok(0) if shared.lag() == 0 => shared.wait(),
-            // Told of events that are not there: nothing to do, and nothing to wait for.
-            Ok(0) => shared.rest(GATHER),
-            Ok(events) => {
-                retry = RETRY_FIRST;
-                spare = None;
-                let rest = began.elapsed().saturating_mul(REST).min(REST_MAX);
-                if events < BATCH {
-                    shared.rest(rest.max(GATHER));
-                } else if shared.lag() < FAR_BEHIND {
-                    shared.rest(rest);
+/// The work of the follower, step by step.
+struct Following {
+    folder: PathBuf,
+    shared: Arc<Shared>,
+    worker: Option<Worker>,
+    /// Keeps the index's shared memory in place after a failure: see `SqliteLog`.
+    spare: Option<Connection>,
+}
+
+/// A batch failed; why has been told.
+struct Failed;
+
+impl Following {
+    fn new(folder: &Path, shared: Arc<Shared>) -> Self {
+        Self { folder: folder.to_owned(), shared, worker: None, spare: None }
+    }
+
+    /// Until it is to stop: steps, and rests in between.
+    fn run(mut self) {
+        let mut retry = RETRY_FIRST;
+        while !self.shared.stopping() {
+            let began = Instant::now();
+            match self.step() {
+                Ok(0) if self.shared.lag() == 0 => self.shared.wait(),
+                // Told of events that are not there: nothing to do, and nothing to wait for.
+                Ok(0) => self.shared.rest(GATHER),
+                Ok(events) => {
+                    retry = RETRY_FIRST;
+                    let rest = began.elapsed().saturating_mul(REST).min(REST_MAX);
+                    if events < BATCH {
+                        self.shared.rest(rest.max(GATHER));
+                    } else if self.shared.lag() < FAR_BEHIND {
+                        self.shared.rest(rest);
+                    }
+                }
+                Err(Failed) => {
+                    self.shared.rest(retry);
+                    retry = retry.saturating_mul(2).min(RETRY_LAST);
                 }
             }
-            Err(error) => {
-                let failed = worker.take().and_then(Worker::into_idle_index);
-                spare = if error.is_damage() { None } else { failed.or(spare) };
-                complain(folder, &error);
-                shared.rest(retry);
-                retry = retry.saturating_mul(2).min(RETRY_LAST);
+        }
+        let began = Instant::now();
+        while self.shared.lag() > 0 && began.elapsed() < LAST_EFFORT {
+            if !matches!(self.step(), Ok(1..)) {
+                break;
             }
         }
     }
-    let began = Instant::now();
-    while shared.lag() > 0 && began.elapsed() < LAST_EFFORT {
-        match step(folder, shared, &mut worker) {
-            Ok(0) => break,
-            Ok(_) => {}
-            Err(error) => return complain(folder, &error),
+
+    /// Folds one batch, and says how many events it had. After a failure it begins anew.
+    fn step(&mut self) -> Result<usize, Failed> {
+        match self.fold() {
+            Ok(0) => Ok(0),
+            Ok(events) => {
+                self.spare = None;
+                Ok(events)
+            }
+            Err(error) => {
+                let failed = self.worker.take().and_then(Worker::into_idle_index);
+                let spare = self.spare.take();
+                self.spare = if error.is_damage() { None } else { failed.or(spare) };
+                complain(&self.folder, &error);
+                Err(Failed)
+            }
         }
+    }
+
+    fn fold(&mut self) -> Result<usize, FollowError> {
+        let worker = match &mut self.worker {
+            Some(worker) => worker,
+            None => self.worker.insert(Worker::open(&self.folder)?),
+        };
+        let events = worker.batch()?;
+        self.shared.folded.store(worker.reached.rows.0, Ordering::Relaxed);
+        Ok(events)
     }
 }
 
@@ -261,17 +335,6 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
-}
-
-/// Folds one batch, and says how many events it had.
-fn step(folder: &Path, shared: &Shared, worker: &mut Option<Worker>) -> Result<usize, FollowError> {
-    let worker = match worker {
-        Some(worker) => worker,
-        None => worker.insert(Worker::open(folder)?),
-    };
-    let events = worker.batch()?;
-    shared.folded.store(worker.reached.rows.0, Ordering::Relaxed);
-    Ok(events)
 }
 
 /// The two connections, and the block that is being filled.
