@@ -86,6 +86,9 @@ impl Resource {
             // `//` is a root with an empty segment, not a root with a trailing slash.
             return if path.len() > 1 { Err(PathError::EmptySegment) } else { Ok(Self::root()) };
         }
+        if is_canonical(rest) {
+            return Ok(Self(Arc::from(&path[..=rest.len()])));
+        }
         let mut canonical = String::with_capacity(path.len());
         let mut decoded = Vec::new();
         let mut segments = 0;
@@ -133,6 +136,19 @@ impl Resource {
         }
     }
 
+    /// This resource or the one above it whose text is the first `length` bytes of this one's;
+    /// `/` for 0. None where no segment ends there.
+    #[must_use]
+    pub fn up_to(&self, length: usize) -> Option<Self> {
+        if length == self.0.len() {
+            return Some(self.clone());
+        }
+        if self.0.as_bytes().get(length) != Some(&b'/') {
+            return None;
+        }
+        Some(if length == 0 { Self::root() } else { Self(Arc::from(&self.0[..length])) })
+    }
+
     /// The last segment, decoded; empty for `/`.
     #[must_use]
     pub fn name(&self) -> String {
@@ -174,6 +190,37 @@ impl Resource {
         }
         other.0.strip_prefix(&*self.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
+}
+
+/// The bytes that stand for themselves, in every form of a path.
+const BARE: [bool; 256] = {
+    let mut bare = [false; 256];
+    let listed = b"-._~!$&'()*+,;=:@";
+    let mut at = 0;
+    while at < listed.len() {
+        bare[listed[at] as usize] = true;
+        at += 1;
+    }
+    let mut byte = 0_u8;
+    while byte < 128 {
+        if byte.is_ascii_alphanumeric() {
+            bare[byte as usize] = true;
+        }
+        byte += 1;
+    }
+    bare
+};
+
+/// Whether a path without its first slash is as its canonical form: most are. `false` also where
+/// only a closer look can tell.
+fn is_canonical(rest: &str) -> bool {
+    let mut segments = 0;
+    rest.split('/').all(|segment| {
+        segments += 1;
+        segments <= Resource::MAX_SEGMENTS
+            && !matches!(segment, "" | "." | "..")
+            && segment.bytes().all(|byte| BARE[usize::from(byte)])
+    })
 }
 
 fn decode_segment(segment: &str, decoded: &mut Vec<u8>) -> Result<(), PathError> {
@@ -227,7 +274,7 @@ fn check_segment(decoded: &[u8]) -> Result<(), PathError> {
 fn encode_segment(decoded: &[u8], canonical: &mut String) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for &byte in decoded {
-        if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte) {
+        if BARE[usize::from(byte)] {
             canonical.push(char::from(byte));
         } else {
             canonical.push('%');
@@ -332,6 +379,17 @@ mod tests {
         assert_eq!(Resource::parse(&"/a".repeat(65)), Err(PathError::TooManySegments));
         // Canonical form may be longer than what was sent.
         assert_eq!(Resource::parse(&format!("/{}", "é".repeat(1000))), Err(PathError::TooLong));
+    }
+
+    #[test]
+    fn what_is_above_is_cut_between_segments_only() {
+        let path = Resource::parse("/ab/c").unwrap();
+        let up_to = |length| path.up_to(length).map(|above| above.to_string());
+        assert_eq!(up_to(0).as_deref(), Some("/"));
+        assert_eq!(up_to(3).as_deref(), Some("/ab"));
+        assert_eq!(up_to(5).as_deref(), Some("/ab/c"));
+        assert_eq!([up_to(1), up_to(2), up_to(4), up_to(6)], [None, None, None, None]);
+        assert_eq!(Resource::root().up_to(1), Some(Resource::root()));
     }
 
     #[test]

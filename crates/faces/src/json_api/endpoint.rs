@@ -53,15 +53,15 @@ pub enum Endpoint {
 /// The part of a path that a lock endpoint is about, if it ends like one.
 fn split(path: &Resource, suffix: &str) -> Option<(Resource, Action)> {
     let text = path.as_str();
-    let before = |text: &str| {
-        if text.is_empty() { Some(Resource::root()) } else { Resource::parse(text).ok() }
+    let (above, action) = match text.strip_suffix(suffix) {
+        Some(above) => (above, Action::Lock),
+        None => {
+            let (lock, last) = text.rsplit_once('/')?;
+            let action = Action::named(last)?;
+            (lock.strip_suffix(suffix)?, action)
+        }
     };
-    if let Some(rest) = text.strip_suffix(suffix) {
-        return Some((before(rest)?, Action::Lock));
-    }
-    let (above, last) = text.rsplit_once('/')?;
-    let action = Action::named(last)?;
-    Some((before(above.strip_suffix(suffix)?)?, action))
+    Some((path.up_to(above.len())?, action))
 }
 
 /// Whether a path is no document's, because it is about the lock of another resource.
