@@ -314,7 +314,7 @@ fn wrong_arguments_end_with_2_and_say_what_is_right() {
         (&["put", "/a", "-d", "1", "--create", "--if-match", "*"], "cannot be used with"),
         (&["patch", "/a", "--data", "{"], "the patch is not JSON"),
         (&["ls", "--server", "prod"], "there is no server named `prod`"),
-        (&["ls", "--server", "https://a"], "--server: "),
+        (&["ls", "--server", "ftp://a"], "--server: "),
         (&["ls", "--key-file", "/nonexistent/key"], "cannot read the key file /nonexistent/key"),
         (&["ls", "--config", "/nonexistent/c"], "cannot read the configuration file"),
         (&["run", "/a"], "<COMMAND>"),

@@ -6,19 +6,23 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
+use http::uri::{Authority, Scheme};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client as Hyper;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::de::DeserializeOwned;
 
 use crate::clock::{Moment, pause};
+use crate::connect::{Connector, NoTls};
 use crate::error::Error;
 use crate::outgoing::Outgoing;
 use crate::problem::Problem;
 use crate::retry::{Backoff, Repeat, RetryPolicy, passes};
+#[cfg(feature = "tls")]
+use crate::tls::TlsOptions;
 
 /// A client of one Leasehold server.
 ///
@@ -40,8 +44,9 @@ pub struct Client {
 }
 
 struct Inner {
-    hyper: Hyper<HttpConnector, Outgoing>,
-    authority: String,
+    hyper: Hyper<Connector, Outgoing>,
+    scheme: Scheme,
+    authority: Authority,
     authorization: Option<HeaderValue>,
     user_agent: HeaderValue,
     timeout: Duration,
@@ -73,13 +78,15 @@ impl Client {
             retry: RetryPolicy::default(),
             prefix: "/-/".to_owned(),
             lock_suffix: "/lock".to_owned(),
+            #[cfg(feature = "tls")]
+            tls: TlsOptions::default(),
         }
     }
 
     /// Where the server is: `http://127.0.0.1:7423`.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.inner.authority)
+        format!("{}://{}", self.inner.scheme, self.inner.authority)
     }
 
     pub(crate) fn retry_policy(&self) -> RetryPolicy {
@@ -161,8 +168,9 @@ impl Client {
     pub(crate) async fn once(&self, ask: &Ask) -> Result<Reply, Error> {
         let sent_at = Moment::now();
         let timeout = ask.timeout.unwrap_or(self.inner.timeout);
+        let (request, connection) = self.prepare(ask)?;
         let exchange = async {
-            let (head, body) = self.begin(ask).await?.into_parts();
+            let (head, body) = self.begin(request).await?.into_parts();
             let whole =
                 Limited::new(body, self.inner.max_body).collect().await.map_err(|error| {
                     if error.is::<LengthLimitError>() {
@@ -177,7 +185,7 @@ impl Client {
         // Dropping the exchange closes its connection, so a late answer reaches nobody.
         let (head, body) = tokio::time::timeout(timeout, exchange)
             .await
-            .map_err(|_| Error::Timeout { after: timeout, sent: true })??;
+            .map_err(|_| timed_out(timeout, &connection))??;
         let reply = Reply { status: head.status, headers: head.headers, body, sent_at };
         if reply.status.is_success() {
             return Ok(reply);
@@ -188,9 +196,10 @@ impl Client {
     /// Sends a request, and gives the answer with its body still to come. Its head comes in time.
     pub(crate) async fn open(&self, ask: &Ask) -> Result<Response<Incoming>, Error> {
         let timeout = ask.timeout.unwrap_or(self.inner.timeout);
-        let response = tokio::time::timeout(timeout, self.begin(ask))
+        let (request, connection) = self.prepare(ask)?;
+        let response = tokio::time::timeout(timeout, self.begin(request))
             .await
-            .map_err(|_| Error::Timeout { after: timeout, sent: true })??;
+            .map_err(|_| timed_out(timeout, &connection))??;
         if response.status() == StatusCode::OK {
             return Ok(response);
         }
@@ -201,15 +210,15 @@ impl Client {
         Err(Reply { status: head.status, headers: head.headers, body, sent_at }.refusal())
     }
 
-    async fn begin(&self, ask: &Ask) -> Result<Response<Incoming>, Error> {
+    /// A request, and where it can be seen that a connection has been found for it.
+    fn prepare(&self, ask: &Ask) -> Result<(Request<Outgoing>, CaptureConnection), Error> {
         let inner = &self.inner;
-        let invalid = |error: http::Error| Error::Invalid(error.to_string());
         let uri = Uri::builder()
-            .scheme("http")
-            .authority(inner.authority.as_str())
+            .scheme(inner.scheme.clone())
+            .authority(inner.authority.clone())
             .path_and_query(ask.target.as_str())
             .build()
-            .map_err(invalid)?;
+            .map_err(|error| Error::Invalid(error.to_string()))?;
         let mut request = Outgoing::request(ask.body.clone());
         *request.method_mut() = ask.method.clone();
         *request.uri_mut() = uri;
@@ -224,19 +233,35 @@ impl Client {
         if let Some(key) = &inner.authorization {
             headers.insert(AUTHORIZATION, key.clone());
         }
-        if let Ok(host) = HeaderValue::from_str(&inner.authority) {
+        if let Ok(host) = HeaderValue::from_str(inner.authority.as_str()) {
             headers.insert(HOST, host);
         }
+        let connection = capture_connection(&mut request);
+        Ok((request, connection))
+    }
+
+    async fn begin(&self, request: Request<Outgoing>) -> Result<Response<Incoming>, Error> {
+        let inner = &self.inner;
         inner.hyper.request(request).await.map_err(|error| {
+            let authority = &inner.authority;
+            if let Some(NoTls { failure, what }) = NoTls::among(&error) {
+                let (failure, what) = (*failure, what.clone());
+                return Error::Tls { failure, authority: authority.to_string(), what };
+            }
             let sent = !error.is_connect();
             let what = if sent {
-                format!("the connection to {} broke", inner.authority)
+                format!("the connection to {authority} broke")
             } else {
-                format!("cannot connect to {}", inner.authority)
+                format!("cannot connect to {authority}")
             };
             Error::Transport { what, sent, source: Box::new(error) }
         })
     }
+}
+
+/// No answer in time. A request that had no connection yet has not been sent.
+fn timed_out(after: Duration, connection: &CaptureConnection) -> Error {
+    Error::Timeout { after, sent: connection.connection_metadata().is_some() }
 }
 
 impl fmt::Debug for Client {
@@ -256,6 +281,8 @@ pub struct ClientBuilder {
     retry: RetryPolicy,
     prefix: String,
     lock_suffix: String,
+    #[cfg(feature = "tls")]
+    tls: TlsOptions,
 }
 
 impl ClientBuilder {
@@ -281,7 +308,7 @@ impl ClientBuilder {
         self
     }
 
-    /// The longest that connecting may take. 5 s unless set.
+    /// The longest that connecting may take, with the TLS handshake. 5 s unless set.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
@@ -317,13 +344,41 @@ impl ClientBuilder {
         self
     }
 
-    /// The client. Nothing is sent yet.
+    /// Certificates in PEM, of authorities that are trusted to sign a server's certificate, beside
+    /// those that the system trusts. For `https://` addresses, as are the next two.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn add_root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.tls.roots.push(pem.into());
+        self
+    }
+
+    /// Trusts only the authorities that were [added](Self::add_root_certificates), not those of
+    /// the system.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn without_system_roots(mut self) -> Self {
+        self.tls.without_system_roots = true;
+        self
+    }
+
+    /// The certificate to show to a server that asks for one, with those that lead to its
+    /// authority, and its key: all in PEM, one behind the other.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn identity(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.tls.identity = Some(pem.into());
+        self
+    }
+
+    /// The client. Nothing is sent yet; for `https://`, the system's certificates are read.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for an address that is not `http://HOST[:PORT]`, or a key or user agent
-    /// that no header field can carry.
+    /// [`Error::Invalid`] for an address that is not `http://HOST[:PORT]` or
+    /// `https://HOST[:PORT]`, a key or user agent that no header field can carry, or certificates
+    /// that are none.
     pub fn build(self) -> Result<Client, Error> {
-        let authority = authority(&self.url)?;
+        let (scheme, authority) = address(&self.url)?;
         let authorization = match &self.key {
             None => None,
             Some(key) => {
@@ -340,10 +395,14 @@ impl ClientBuilder {
                 return Err(Error::Invalid(format!("the {what} does not begin with `/`")));
             }
         }
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(self.connect_timeout));
-        connector.set_nodelay(true);
-        connector.set_keepalive(Some(Duration::from_secs(30)));
+        #[cfg(feature = "tls")]
+        let connector = {
+            let is_tls = scheme == Scheme::HTTPS;
+            let handshake = is_tls.then(|| self.tls.handshake(authority.host())).transpose()?;
+            Connector::new(self.connect_timeout, handshake)
+        };
+        #[cfg(not(feature = "tls"))]
+        let connector = Connector::new(self.connect_timeout);
         let hyper = Hyper::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(20))
@@ -352,6 +411,7 @@ impl ClientBuilder {
         Ok(Client {
             inner: Arc::new(Inner {
                 hyper,
+                scheme,
                 authority,
                 authorization,
                 user_agent,
@@ -371,19 +431,21 @@ impl fmt::Debug for ClientBuilder {
     }
 }
 
-/// The host and port of an address. Its text stays out of messages: it may carry a password.
-fn authority(url: &str) -> Result<String, Error> {
+/// The scheme, and the host and port of an address. Its text stays out of messages: it may carry a
+/// password.
+fn address(url: &str) -> Result<(Scheme, Authority), Error> {
     let invalid = |why: &str| Error::Invalid(format!("the address of the server {why}"));
     let uri: Uri = url.parse().map_err(|_| invalid("is no URL; `http://HOST:PORT` is one"))?;
-    match uri.scheme_str() {
-        Some("http") => {}
-        Some("https") => {
-            return Err(invalid(
-                "begins with `https://`, which this client does not speak; let a proxy beside it \
-                 do the encryption",
-            ));
-        }
-        _ => return Err(invalid("does not begin with `http://`")),
+    let scheme = match uri.scheme() {
+        Some(scheme) if *scheme == Scheme::HTTP => Scheme::HTTP,
+        Some(scheme) if *scheme == Scheme::HTTPS => Scheme::HTTPS,
+        _ => return Err(invalid("does not begin with `http://` or `https://`")),
+    };
+    if scheme == Scheme::HTTPS && cfg!(not(feature = "tls")) {
+        return Err(invalid(
+            "begins with `https://`, and this program was built without the feature `tls` of \
+             leasehold-client",
+        ));
     }
     if uri.path_and_query().is_some_and(|rest| rest.as_str() != "/") {
         return Err(invalid("has a path; resources begin right behind the host"));
@@ -395,7 +457,7 @@ fn authority(url: &str) -> Result<String, Error> {
     if authority.host().is_empty() {
         return Err(invalid("has no host"));
     }
-    Ok(authority.as_str().to_owned())
+    Ok((scheme, authority.clone()))
 }
 
 /// A request.
@@ -503,10 +565,9 @@ mod tests {
     #[test]
     fn an_address_is_http_and_a_host_and_no_more() {
         for url in ["http://127.0.0.1:7423", "http://locks.example/", "http://[::1]:80"] {
-            assert!(Client::new(url).is_ok(), "{url}");
+            assert_eq!(Client::new(url).unwrap().url(), url.trim_end_matches('/'));
         }
         for (url, says) in [
-            ("https://a", "https"),
             ("127.0.0.1:7423", "http://"),
             ("", "no URL"),
             ("ftp://a", "http://"),

@@ -27,6 +27,17 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// TLS did not come about: one end does not speak it, or one is not who it should be. Nothing
+    /// was done, and the same will not work before somebody has changed something.
+    #[error("no connection to {authority}: {what}")]
+    Tls {
+        /// What stood in the way.
+        failure: TlsFailure,
+        /// The host and port.
+        authority: String,
+        /// The same in words.
+        what: String,
+    },
     /// No whole answer in time.
     #[error("no answer within {:.1} s", after.as_secs_f32())]
     Timeout {
@@ -46,17 +57,41 @@ pub enum Error {
     Invalid(String),
 }
 
+/// What stands in the way of TLS.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum TlsFailure {
+    /// Nobody who is trusted here has signed the server's certificate.
+    UnknownIssuer,
+    /// The server's certificate is not valid any more.
+    Expired,
+    /// The server's certificate is not valid yet.
+    NotValidYet,
+    /// The server's certificate is for other names.
+    WrongName,
+    /// Something else is wrong with the server's certificate.
+    Certificate,
+    /// The server asks for a client certificate, or for another one.
+    ClientCertificate,
+    /// The address is `https://`, and the server does not speak TLS there.
+    NotSpoken,
+    /// The address is `http://`, and the server speaks TLS there.
+    Expected,
+    /// The two ends have nothing in common, or one does not keep to the protocol.
+    Handshake,
+}
+
 impl Error {
     /// Whether the same call may work later.
     ///
-    /// For a refusal, what the server says. A failed connection and a timeout are such, an answer
-    /// that cannot be understood and a lost lock are not.
+    /// For a refusal, what the server says. A failed connection and a timeout are such; an answer
+    /// that cannot be understood, a certificate that cannot be trusted and a lost lock are not.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Refused(problem) => problem.is_retryable(),
             Self::Transport { .. } | Self::Timeout { .. } => true,
-            Self::Protocol(_) | Self::Lost(_) | Self::Invalid(_) => false,
+            Self::Tls { .. } | Self::Protocol(_) | Self::Lost(_) | Self::Invalid(_) => false,
         }
     }
 
@@ -69,7 +104,7 @@ impl Error {
             Self::Transport { sent, .. } | Self::Timeout { sent, .. } => !sent,
             // The answer said that something was done, or came from somebody else.
             Self::Protocol(_) => false,
-            Self::Lost(_) | Self::Invalid(_) => true,
+            Self::Tls { .. } | Self::Lost(_) | Self::Invalid(_) => true,
         }
     }
 
@@ -115,7 +150,7 @@ impl Error {
     /// Whether no connection came about.
     #[must_use]
     pub fn is_connect(&self) -> bool {
-        matches!(self, Self::Transport { sent: false, .. })
+        matches!(self, Self::Transport { sent: false, .. } | Self::Tls { .. })
     }
 
     /// Whether there was no answer in time.

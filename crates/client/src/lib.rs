@@ -82,9 +82,34 @@
 //! carry an idempotency key, so that however often one has to be sent it makes one lock. What
 //! might be done twice is not repeated.
 //!
+//! # TLS
+//!
+//! An address that begins with `https://` is spoken to with TLS 1.3 or 1.2. The server's
+//! certificate has to be for the host of the address, and signed by an authority that the system
+//! trusts, or one of those in [`add_root_certificates`](ClientBuilder::add_root_certificates).
+//! [`identity`](ClientBuilder::identity) is for servers that ask the client for a certificate.
+//! Nothing turns the verification off.
+//!
+//! ```no_run
+//! # #[cfg(feature = "tls")]
+//! # fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! # use leasehold_client::Client;
+//! let client = Client::builder("https://locks.internal")
+//!     .add_root_certificates(std::fs::read("/etc/leasehold/ca.pem")?)
+//!     .build()?;
+//! # Ok(()) }
+//! ```
+//!
+//! What stands in the way is an [`Error::Tls`], which says whether the certificate has expired, is
+//! for another host, and so on. Nothing was done then, and it is not tried again: a
+//! certificate does not get better in seconds. Only a held lock goes on trying to renew itself for
+//! as long as it lives. A handshake that broke off is an [`Error::Transport`] like every
+//! connection that did not come about, and is tried again.
+//!
+//! TLS is the feature `tls` of this crate. It is on unless `default-features = false`.
+//!
 //! # What is not here
 //!
-//! - **TLS.** The client speaks `http://`; a proxy beside it can do the encryption.
 //! - **Redirections** are not followed, and proxies of the environment are not used: a lock is
 //!   asked for where you said, or not at all.
 //! - **Re-entrance.** A second acquire by the holder is refused like anyone's.
@@ -94,6 +119,7 @@ mod audit;
 mod batch;
 mod client;
 mod clock;
+mod connect;
 mod documents;
 mod error;
 mod events;
@@ -108,6 +134,8 @@ mod problem;
 mod raw;
 mod retry;
 mod secret;
+#[cfg(feature = "tls")]
+mod tls;
 mod update;
 
 pub use leasehold_problems::{Name, Retryable};
@@ -117,7 +145,7 @@ pub use audit::{AuditEvent, AuditQuery, EventFilter, Kind};
 pub use batch::{Batch, Done};
 pub use client::{Client, ClientBuilder};
 pub use documents::{Child, Document, Raw, Write, Written};
-pub use error::Error;
+pub use error::{Error, TlsFailure};
 pub use events::{Event, Events};
 pub use held::Held;
 pub use lock::{Breaking, Depth, Freeze, Inspection, Lease, LetGo, LockInfo, Mode, Waiter};

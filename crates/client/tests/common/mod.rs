@@ -2,6 +2,9 @@
 #![allow(dead_code, unreachable_pub, reason = "each file of tests uses its own part of this")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a helper of a test panics like the test")]
 
+#[cfg(feature = "tls")]
+pub mod tls;
+
 use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
