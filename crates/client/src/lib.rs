@@ -117,6 +117,7 @@
 mod acquire;
 mod audit;
 mod batch;
+mod builder;
 mod client;
 mod clock;
 mod connect;
@@ -143,7 +144,8 @@ pub use leasehold_problems::{Name, Retryable};
 pub use acquire::LockRequest;
 pub use audit::{AuditEvent, AuditQuery, EventFilter, Kind};
 pub use batch::{Batch, Done};
-pub use client::{Client, ClientBuilder};
+pub use builder::ClientBuilder;
+pub use client::Client;
 pub use documents::{Child, Document, Raw, Write, Written};
 pub use error::{Error, TlsFailure};
 pub use events::{Event, Events};
