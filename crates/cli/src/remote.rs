@@ -1,8 +1,10 @@
 //! The commands that talk to a running server.
 //!
-//! Modules in reading order: which server, and with which key ([`settings`]), what people are
-//! shown ([`tables`], [`progress`]), and the commands ([`locks`], [`documents`]).
+//! Modules in reading order: which server, and with which key ([`settings`]) and certificates
+//! ([`certificates`]), what people are shown ([`tables`], [`progress`]), and the commands
+//! ([`locks`], [`documents`]).
 
+pub(crate) mod certificates;
 pub(crate) mod documents;
 pub(crate) mod locks;
 pub(crate) mod progress;
@@ -13,7 +15,7 @@ use std::future::Future;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
-use leasehold_client::{Client, Error, Name, RawReply, RetryPolicy, Token};
+use leasehold_client::{Client, Error, Name, RawReply, RetryPolicy, TlsFailure, Token};
 use serde_json::Value;
 use tokio::runtime::Builder;
 
@@ -139,12 +141,35 @@ pub(crate) fn failure(error: &Error, target: &Target) -> Failure {
                 target.url
             ))
         }
+        Error::Tls { failure, .. } => {
+            Failure::unreachable(format!("{line}; {}", what_to_do(*failure, &target.url)))
+        }
         Error::Invalid(_) => Failure::usage(vec![line]),
         Error::Protocol(_) => {
             Failure::failed(format!("{line}; is there a Leasehold server at {}?", target.url))
         }
         _ => Failure::failed(line),
     }
+}
+
+/// What to do about TLS that did not come about.
+fn what_to_do(failure: TlsFailure, url: &str) -> String {
+    let hint = match failure {
+        TlsFailure::UnknownIssuer => "--ca-cert FILE names the authority to trust",
+        TlsFailure::Expired | TlsFailure::NotValidYet => {
+            "the server needs another, unless the clock of this machine is wrong"
+        }
+        TlsFailure::WrongName => "--server names the server as its certificate does",
+        TlsFailure::ClientCertificate => "--client-cert and --client-key name the one to show",
+        TlsFailure::NotSpoken => {
+            return format!("is it {}?", url.replacen("https://", "http://", 1));
+        }
+        TlsFailure::Expected => {
+            return format!("use --server {}", url.replacen("http://", "https://", 1));
+        }
+        _ => return format!("is there a Leasehold server at {url}?"),
+    };
+    hint.to_owned()
 }
 
 /// A wrong argument, by its name.

@@ -27,6 +27,7 @@ use leasehold_client::{Error, Lease, LockRequest, Token};
 use crate::args::remote::{OnBusy, Output, RunArgs};
 use crate::outcome::{Failure, with_causes};
 use crate::output::{plain, say};
+use crate::remote::certificates::absolute;
 use crate::remote::locks::acquire;
 use crate::remote::settings::Target;
 use crate::remote::{NOT_NOW, Session, failure, is_busy, progress, wait_for};
@@ -151,9 +152,9 @@ fn environment(lease: &Lease, target: &Target) -> Vec<(&'static str, String)> {
     ];
     // A key that was named by its file serves the command's own calls as well.
     if let Some(file) = &target.key_file {
-        let file = fs::canonicalize(file).unwrap_or_else(|_| file.clone());
-        environment.push(("LEASEHOLD_KEY_FILE", file.display().to_string()));
+        environment.push(("LEASEHOLD_KEY_FILE", absolute(file).display().to_string()));
     }
+    environment.extend(target.certificates.environment());
     environment
 }
 

@@ -152,7 +152,7 @@ impl Stream {
             // HTTP begins with such a byte.
             Layer::Plain(_) => matches!(read, Ok([21] | [21, 3, ..])).then(|| NoTls {
                 failure: TlsFailure::Expected,
-                what: "the server speaks TLS there: the address begins with https://".to_owned(),
+                what: "the server speaks TLS there, so its address begins with https://".to_owned(),
             }),
             #[cfg(feature = "tls")]
             Layer::Tls(_) => tls::refused_certificate(read.err()?),

@@ -26,6 +26,21 @@ pub(crate) struct Remote {
     /// Or LEASEHOLD_KEY_FILE.
     #[arg(long, value_name = "FILE")]
     pub(crate) key_file: Option<PathBuf>,
+    /// Certificates in PEM: trust a server that one of these authorities has signed, and no other
+    ///
+    /// For https://. Or LEASEHOLD_CA_CERT. Without it, those that the system trusts.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_cert: Option<PathBuf>,
+    /// The certificate in PEM to show to a server that asks for one
+    ///
+    /// Or LEASEHOLD_CLIENT_CERT.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) client_cert: Option<PathBuf>,
+    /// Its key in PEM, where that is not in the same file
+    ///
+    /// Or LEASEHOLD_CLIENT_KEY. Nobody but its owner may read it.
+    #[arg(long, value_name = "FILE", requires = "client_cert")]
+    pub(crate) client_key: Option<PathBuf>,
     /// The configuration file with named servers
     ///
     /// `~/.config/leasehold/config.toml` unless given, or under XDG_CONFIG_HOME.

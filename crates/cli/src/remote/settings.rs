@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use leasehold_client::{Client, ClientBuilder};
 use serde::Deserialize;
 
+use super::certificates::{Certificates, Source, Sources};
 use crate::args::remote::Remote;
 use crate::outcome::Failure;
 
@@ -25,6 +27,7 @@ pub(crate) struct Target {
     pub(crate) key_from: Option<String>,
     /// The file it was read from, for commands that are run.
     pub(crate) key_file: Option<PathBuf>,
+    pub(crate) certificates: Certificates,
     prefix: Option<String>,
     lock_suffix: Option<String>,
 }
@@ -42,7 +45,7 @@ impl Target {
         if let Some(suffix) = &self.lock_suffix {
             builder = builder.lock_suffix(suffix);
         }
-        builder
+        self.certificates.add_to(builder)
     }
 }
 
@@ -61,6 +64,9 @@ struct Named {
     url: String,
     key: Option<String>,
     key_file: Option<PathBuf>,
+    ca_cert: Option<PathBuf>,
+    client_cert: Option<PathBuf>,
+    client_key: Option<PathBuf>,
     prefix: Option<String>,
     lock_suffix: Option<String>,
 }
@@ -74,12 +80,17 @@ pub(crate) fn target(remote: &Remote) -> Result<Target, Failure> {
     };
     let asked = remote.server.clone().or(file.default.clone());
     let (named, url) = find(&file, path.as_deref(), asked.as_deref())?;
-    let given = |name: &str| env::var_os(name).filter(|content| !content.is_empty());
+    let certificates = if url.starts_with("https://") {
+        Certificates::read(places(remote, named.as_ref().zip(path.as_deref())))?
+    } else {
+        Certificates::default()
+    };
     let mut target = Target {
         url,
         key: None,
         key_from: None,
         key_file: None,
+        certificates,
         prefix: named.as_ref().and_then(|named| named.prefix.clone()),
         lock_suffix: named.as_ref().and_then(|named| named.lock_suffix.clone()),
     };
@@ -108,6 +119,42 @@ pub(crate) fn target(remote: &Remote) -> Result<Target, Failure> {
         }
     }
     Ok(target)
+}
+
+/// A variable of the environment that says something.
+fn given(name: &str) -> Option<OsString> {
+    env::var_os(name).filter(|content| !content.is_empty())
+}
+
+/// Where files with certificates are named: what comes first counts.
+fn places(remote: &Remote, named: Option<(&Named, &Path)>) -> [Sources; 3] {
+    let flag = |file: &Option<PathBuf>, name: &str| {
+        file.clone().map(|file| Source { file, from: name.to_owned() })
+    };
+    let variable =
+        |name: &str| given(name).map(|file| Source { file: file.into(), from: name.to_owned() });
+    let written = |name: &str, file: fn(&Named) -> &Option<PathBuf>| {
+        let (named, config) = named?;
+        let file = beside(config, file(named).as_ref()?);
+        Some(Source { file, from: format!("`{name}` in {}", config.display()) })
+    };
+    [
+        Sources {
+            ca_cert: flag(&remote.ca_cert, "--ca-cert"),
+            client_cert: flag(&remote.client_cert, "--client-cert"),
+            client_key: flag(&remote.client_key, "--client-key"),
+        },
+        Sources {
+            ca_cert: variable("LEASEHOLD_CA_CERT"),
+            client_cert: variable("LEASEHOLD_CLIENT_CERT"),
+            client_key: variable("LEASEHOLD_CLIENT_KEY"),
+        },
+        Sources {
+            ca_cert: written("ca_cert", |named| &named.ca_cert),
+            client_cert: written("client_cert", |named| &named.client_cert),
+            client_key: written("client_key", |named| &named.client_key),
+        },
+    ]
 }
 
 /// `~/.config/leasehold/config.toml`.
@@ -172,7 +219,8 @@ fn find(
             (names, _) => format!("there is: {}", names.join(", ")),
         };
         return Err(Failure::usage(vec![format!(
-            "there is no server named `{asked}`; {known}. A URL works as well: http://HOST:PORT"
+            "there is no server named `{asked}`; {known}. A URL works as well: http://HOST:PORT or \
+             https://HOST"
         )]));
     }
     // Programs that `run` starts are told the URL alone; the key is the same.

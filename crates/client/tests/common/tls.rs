@@ -83,6 +83,8 @@ pub enum Accept {
     Serve,
     /// Shakes hands after a while, and passes on.
     Late(Duration),
+    /// Shakes hands and passes on, and cuts the connection after a while.
+    ServeUntil(Duration),
     /// Closes in the middle of the handshake.
     Close,
     /// Says nothing in the middle of the handshake.
@@ -175,7 +177,7 @@ async fn pass_on(
     server: SocketAddr,
 ) -> Option<()> {
     match step {
-        Accept::Serve => {}
+        Accept::Serve | Accept::ServeUntil(_) => {}
         Accept::Late(rest) => tokio::time::sleep(rest).await,
         Accept::Close | Accept::Hang => {
             // The whole of the client's first message: what is left unread would make a reset of
@@ -191,7 +193,12 @@ async fn pass_on(
         Ok(mut client) => {
             assert_eq!(client.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
             let mut server = TcpStream::connect(server).await.ok()?;
-            copy_bidirectional(&mut client, &mut server).await.ok()?;
+            let passing = copy_bidirectional(&mut client, &mut server);
+            if let Accept::ServeUntil(end) = step {
+                let _ = tokio::time::timeout(end, passing).await;
+            } else {
+                passing.await.ok()?;
+            }
         }
         Err((_, mut client)) => {
             // Until the client has closed: it reads the alert before that.
