@@ -142,7 +142,7 @@ pub(crate) fn failure(error: &Error, target: &Target) -> Failure {
             ))
         }
         Error::Tls { failure, .. } => {
-            Failure::unreachable(format!("{line}; {}", what_to_do(*failure, &target.url)))
+            Failure::unreachable(line + &what_to_do(*failure, &target.url))
         }
         Error::Invalid(_) => Failure::usage(vec![line]),
         Error::Protocol(_) => {
@@ -152,22 +152,22 @@ pub(crate) fn failure(error: &Error, target: &Target) -> Failure {
     }
 }
 
-/// What to do about TLS that did not come about.
+/// What to do about TLS that did not come about, where that can be told.
 fn what_to_do(failure: TlsFailure, url: &str) -> String {
     let hint = match failure {
-        TlsFailure::UnknownIssuer => "--ca-cert FILE names the authority to trust",
+        TlsFailure::UnknownIssuer => "; --ca-cert FILE names the authority to trust",
         TlsFailure::Expired | TlsFailure::NotValidYet => {
-            "the server needs another, unless the clock of this machine is wrong"
+            "; the server needs another, unless the clock of this machine is wrong"
         }
-        TlsFailure::WrongName => "--server names the server as its certificate does",
-        TlsFailure::ClientCertificate => "--client-cert and --client-key name the one to show",
+        TlsFailure::WrongName => "; --server names the server as its certificate does",
+        TlsFailure::ClientCertificate => "; --client-cert and --client-key name the one to show",
         TlsFailure::NotSpoken => {
-            return format!("is it {}?", url.replacen("https://", "http://", 1));
+            return format!("; is it {}?", url.replacen("https://", "http://", 1));
         }
         TlsFailure::Expected => {
-            return format!("use --server {}", url.replacen("http://", "https://", 1));
+            return format!("; use --server {}", url.replacen("http://", "https://", 1));
         }
-        _ => return format!("is there a Leasehold server at {url}?"),
+        _ => "",
     };
     hint.to_owned()
 }

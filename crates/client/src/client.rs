@@ -177,6 +177,13 @@ impl Client {
         if reply.status.is_success() {
             return Ok(reply);
         }
+        if reply.status == StatusCode::BAD_REQUEST
+            && self.inner.scheme == Scheme::HTTP
+            && !is_json(reply.text(CONTENT_TYPE))
+            && let Some(failure) = NoTls::told(&reply.body)
+        {
+            return Err(self.no_tls(&failure));
+        }
         Err(reply.refusal())
     }
 
@@ -231,9 +238,8 @@ impl Client {
         let inner = &self.inner;
         inner.hyper.request(request).await.map_err(|error| {
             let authority = &inner.authority;
-            if let Some(NoTls { failure, what }) = NoTls::among(&error) {
-                let (failure, what) = (*failure, what.clone());
-                return Error::Tls { failure, authority: authority.to_string(), what };
+            if let Some(failure) = NoTls::among(&error) {
+                return self.no_tls(failure);
             }
             let sent = !error.is_connect();
             let what = if sent {
@@ -243,6 +249,11 @@ impl Client {
             };
             Error::Transport { what, sent, source: Box::new(error) }
         })
+    }
+
+    fn no_tls(&self, NoTls { failure, what }: &NoTls) -> Error {
+        let authority = self.inner.authority.to_string();
+        Error::Tls { failure: *failure, authority, what: what.clone() }
     }
 }
 

@@ -97,6 +97,22 @@ pub(crate) struct NoTls {
 }
 
 impl NoTls {
+    fn expected() -> Self {
+        Self {
+            failure: TlsFailure::Expected,
+            what: "the server speaks TLS there, so its address begins with https://".to_owned(),
+        }
+    }
+
+    /// What a `400` without TLS means from servers that know the mistake: nginx, Go's and those
+    /// made with it, and Apache.
+    pub(crate) fn told(body: &[u8]) -> Option<Self> {
+        let says = |words: &[u8]| body.windows(words.len()).any(|part| part == words);
+        let known: [&[u8]; 3] =
+            [b"sent to HTTPS port", b"to an HTTPS server", b"to an SSL-enabled server port"];
+        known.into_iter().any(says).then(Self::expected)
+    }
+
     /// The one among an error and its causes.
     pub(crate) fn among<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Self> {
         let mut next = Some(error);
@@ -150,10 +166,7 @@ impl Stream {
         match &self.layer {
             // The content type of an alert, and the major version of every TLS. No answer of
             // HTTP begins with such a byte.
-            Layer::Plain(_) => matches!(read, Ok([21] | [21, 3, ..])).then(|| NoTls {
-                failure: TlsFailure::Expected,
-                what: "the server speaks TLS there, so its address begins with https://".to_owned(),
-            }),
+            Layer::Plain(_) => matches!(read, Ok([21] | [21, 3, ..])).then(NoTls::expected),
             #[cfg(feature = "tls")]
             Layer::Tls(_) => tls::refused_certificate(read.err()?),
         }

@@ -107,7 +107,13 @@ fn identity(pem: &[u8]) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'
 impl Handshake {
     /// Shakes hands over this connection.
     pub(crate) async fn with(&self, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        use AlertDescription::{InternalError, UserCanceled};
+
         self.connector.connect(self.name.clone(), tcp).await.map_err(|error| match tls(&error) {
+            // A proxy that has no certificate yet, or is about to stop: that passes.
+            Some(rustls::Error::AlertReceived(alert @ (InternalError | UserCanceled))) => {
+                io::Error::other(format!("the server broke off the TLS handshake: {alert:?}"))
+            }
             Some(failed) => io::Error::other(judge(failed)),
             None if error.kind() == io::ErrorKind::UnexpectedEof => {
                 let what = "the server closed the connection during the TLS handshake";
@@ -137,6 +143,9 @@ fn judge(error: &rustls::Error) -> NoTls {
         }
         Tls::AlertReceived(alert) => match judge_alert(*alert) {
             Some(what) => (Failure::ClientCertificate, what),
+            None if *alert == AlertDescription::ProtocolVersion => {
+                (Failure::Handshake, "the server speaks neither TLS 1.3 nor 1.2".to_owned())
+            }
             None => (Failure::Handshake, format!("the server ended the TLS handshake: {alert:?}")),
         },
         other => (Failure::Handshake, format!("no TLS with the server: {other}")),

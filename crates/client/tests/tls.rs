@@ -20,6 +20,10 @@ const HERE: &[&str] = &["127.0.0.1", "localhost"];
 /// Each version alone: they tell a client at different moments what became of its certificate.
 const VERSIONS: [&[&SupportedProtocolVersion]; 2] = [&[&TLS12], &[&TLS13]];
 
+const INTERNAL_ERROR: u8 = 80;
+const PROTOCOL_VERSION: u8 = 70;
+const NO_APPLICATION_PROTOCOL: u8 = 120;
+
 /// Where the server behind the front listens.
 fn behind(server: &Scripted) -> SocketAddr {
     server.url().strip_prefix("http://").unwrap().parse().unwrap()
@@ -118,7 +122,7 @@ async fn a_write_whose_handshake_broke_off_is_sent_again_and_only_once() {
     let authority = Authority::new("ours");
     let server = Scripted::new([Step::Answer(written("\"1\""))]);
     let front = Setup::new(authority.issue(HERE))
-        .accepting(behind(&server), [Accept::Close, Accept::Hang, Accept::Close]);
+        .accepting(behind(&server), [Accept::Close, Accept::Hang, Accept::Alert(INTERNAL_ERROR)]);
     let client = builder(&front.url(), &authority);
     let client = client.connect_timeout(Duration::from_millis(300)).build().unwrap();
     client.put("/a", &1).await.unwrap();
@@ -211,6 +215,23 @@ async fn a_server_that_asks_for_a_certificate_is_shown_the_clients() {
 }
 
 #[tokio::test]
+async fn a_server_that_has_nothing_in_common_with_the_client_is_not_asked_again() {
+    for (alert, says) in [
+        (PROTOCOL_VERSION, "speaks neither TLS 1.3 nor 1.2"),
+        (NO_APPLICATION_PROTOCOL, "ended the TLS handshake: NoApplicationProtocol"),
+    ] {
+        let authority = Authority::new("ours");
+        let server = Scripted::new([]);
+        let front =
+            Setup::new(authority.issue(HERE)).accepting(behind(&server), [Accept::Alert(alert)]);
+        let error = builder(&front.url(), &authority).build().unwrap().put("/a", &1).await;
+        let error = error.unwrap_err();
+        assert_eq!(failed(&error, Some(&front), Some(&server)), TlsFailure::Handshake);
+        assert!(error.to_string().contains(says), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn the_wrong_scheme_is_told_from_both_sides() {
     let authority = Authority::new("ours");
     // As servers do that were sent no request that they can read.
@@ -221,6 +242,23 @@ async fn the_wrong_scheme_is_told_from_both_sides() {
     let error = client.retry(common::quick()).build().unwrap().put("/a", &1).await.unwrap_err();
     assert_eq!(failed(&error, Some(&front), Some(&server)), TlsFailure::Expected);
     assert!(error.to_string().contains("begins with https://"), "{error}");
+
+    // Some say it in HTTP. What is no such page is a refusal like any other.
+    for (body, is_told) in [
+        ("<center>The plain HTTP request was sent to HTTPS port</center>", true),
+        ("Client sent an HTTP request to an HTTPS server.\n", true),
+        ("<p>Reason: You're speaking plain HTTP to an SSL-enabled server port.<br />", true),
+        ("<h1>Bad request</h1>", false),
+    ] {
+        let page = common::answer(400, &[("Content-Type", "text/html")], body);
+        let server = Scripted::then([], Step::Answer(page));
+        let error = server.client().put("/a", &1).await.unwrap_err();
+        assert_eq!(matches!(error, Error::Tls { .. }), is_told, "{error:?}");
+        if is_told {
+            assert_eq!(failed(&error, None, None), TlsFailure::Expected);
+        }
+        assert_eq!(server.lines().len(), 1);
+    }
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}", listener.local_addr().unwrap());

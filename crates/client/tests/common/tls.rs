@@ -17,7 +17,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
-use tokio::io::{AsyncReadExt as _, copy_bidirectional};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
@@ -87,6 +87,8 @@ pub enum Accept {
     ServeUntil(Duration),
     /// Closes in the middle of the handshake.
     Close,
+    /// Sends this alert in the middle of the handshake, and closes.
+    Alert(u8),
     /// Says nothing in the middle of the handshake.
     Hang,
 }
@@ -179,12 +181,17 @@ async fn pass_on(
     match step {
         Accept::Serve | Accept::ServeUntil(_) => {}
         Accept::Late(rest) => tokio::time::sleep(rest).await,
-        Accept::Close | Accept::Hang => {
+        Accept::Close | Accept::Alert(_) | Accept::Hang => {
             // The whole of the client's first message: what is left unread would make a reset of
             // the close.
             assert_ne!(client.read(&mut [0; 16 << 10]).await.ok()?, 0);
-            if matches!(step, Accept::Hang) {
-                assert_eq!(client.read(&mut [0]).await.ok()?, 0, "the client goes");
+            match step {
+                // Fatal, as every one is.
+                Accept::Alert(alert) => client.write_all(&[21, 3, 3, 0, 2, 2, alert]).await.ok()?,
+                Accept::Hang => {
+                    assert_eq!(client.read(&mut [0]).await.ok()?, 0, "the client goes");
+                }
+                _ => {}
             }
             return None;
         }
