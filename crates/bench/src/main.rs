@@ -1,71 +1,108 @@
-//! Measures durable acquire→release cycles beside a server that does nothing.
+//! Measures the server beside a server that does nothing.
 //!
-//! `leasehold-bench cycles --server PATH` starts the floor (hyper, one thread, answers without
-//! doing anything) and the program at PATH in turn, each several times, and prints cycles per
-//! second, the server's own CPU per 100,000 cycles, and latencies. Quote ratios of one run: the
-//! absolute figures are the machine's.
-#![expect(clippy::print_stdout, reason = "it is a program that prints a table")]
+//! Each scenario starts the floor (hyper, one thread, answers the same requests without doing
+//! anything) and the server program in turn, each several times, and gives rates, the server's
+//! own CPU, latencies and memory. Quote ratios of one run: the absolute figures are the
+//! machine's. What each scenario does is in `docs/performance.md`.
+#![expect(clippy::print_stdout, reason = "it is a program that prints a report")]
 
-mod cycles;
+mod disk;
+mod figures;
 mod floor;
+mod http;
+mod load;
+mod redis;
+mod report;
+mod scenario;
 mod target;
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
+
+use crate::report::Report;
+use crate::scenario::{Plan, contended, cycles, documents, handover, mix};
 
 #[derive(Parser)]
 #[command(name = "leasehold-bench", about = "Measures the server beside a no-op floor")]
 struct Args {
+    #[command(flatten)]
+    plan: Plan,
+    /// Writes the report to this file too, as JSON, for `show`.
+    #[arg(long, global = true, value_name = "FILE")]
+    json: Option<PathBuf>,
     #[command(subcommand)]
     what: What,
 }
 
 #[derive(Subcommand)]
 enum What {
-    /// Serves answers that rest on nothing, for comparison.
-    Floor {
-        /// Where to listen.
-        #[arg(long, default_value = "127.0.0.1:0")]
-        listen: std::net::SocketAddr,
+    /// Acquire and release, both durable.
+    Cycles(cycles::Options),
+    /// Nine renewals in ten requests.
+    Mix(mix::Options),
+    /// Fail-fast attempts at a few hot keys.
+    Contended(contended::Options),
+    /// Many clients that wait for one key.
+    Handover(handover::Options),
+    /// Reads and writes of documents.
+    Documents(documents::Options),
+    /// Prints a report that was written with `--json`, as tables for a document.
+    Show {
+        /// The file.
+        file: PathBuf,
     },
-    /// Acquire→release cycles, durable on the server's side, beside the floor.
-    Cycles {
-        /// The server program.
-        #[arg(long, default_value = "target/release/leasehold")]
-        server: PathBuf,
-        /// How many clients, one run for each.
-        #[arg(long, value_delimiter = ',', default_value = "1,64")]
-        clients: Vec<usize>,
-        /// Seconds of each run.
-        #[arg(long, default_value_t = 4)]
-        seconds: u64,
-        /// Runs of each; the median is printed.
-        #[arg(long, default_value_t = 3)]
-        runs: usize,
-    },
-    /// The same cycles against a server that runs already, for profilers: its cycles per second.
+    /// Cycles against a server that runs already, for profilers: its cycles per second.
     Load {
         /// Its address, HOST:PORT.
         address: String,
         /// How many clients.
         #[arg(long, default_value_t = 64)]
         clients: usize,
-        /// For how many seconds.
-        #[arg(long, default_value_t = 10)]
-        seconds: u64,
+    },
+    /// Serves answers that rest on nothing: the floor.
+    Floor {
+        /// Where to listen.
+        #[arg(long, default_value = "127.0.0.1:0")]
+        listen: std::net::SocketAddr,
     },
 }
 
 fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    match Args::parse().what {
-        What::Floor { listen } => runtime.block_on(floor::serve(listen)),
-        What::Cycles { server, clients, seconds, runs } => {
-            runtime.block_on(cycles::compare(&server, &clients, seconds, runs))
+    let Args { plan, json, what } = Args::parse();
+    runtime.block_on(async {
+        let mut report = Report::default();
+        match &what {
+            What::Cycles(options) => report.add(cycles::measure(&plan, options).await?),
+            What::Mix(options) => report.add([mix::measure(&plan, options).await?]),
+            What::Contended(options) => report.add([contended::measure(&plan, options).await?]),
+            What::Handover(options) => report.add([handover::measure(&plan, options).await?]),
+            What::Documents(options) => report.add([documents::measure(&plan, options).await?]),
+            What::Show { file } => {
+                let text = std::fs::read_to_string(file)
+                    .with_context(|| format!("cannot read {}", file.display()))?;
+                let report: Report = serde_json::from_str(&text)
+                    .with_context(|| format!("{} is not a report", file.display()))?;
+                print!("{}", report.markdown());
+            }
+            What::Load { address, clients } => load(&plan, address, *clients).await?,
+            What::Floor { listen } => floor::serve(*listen).await?,
         }
-        What::Load { address, clients, seconds } => {
-            runtime.block_on(cycles::alone(&address, clients, seconds))
+        if let Some(file) = json {
+            std::fs::write(&file, serde_json::to_string_pretty(&report)?)
+                .with_context(|| format!("cannot write {}", file.display()))?;
         }
-    }
+        Ok(())
+    })
+}
+
+async fn load(plan: &Plan, address: &str, clients: usize) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let until = began + Duration::from_secs_f64(plan.seconds);
+    let tally = load::run(address, clients, until, cycles::cycles).await?;
+    println!("{:.0} cycles/s", tally.operations as f64 / began.elapsed().as_secs_f64());
+    Ok(())
 }
