@@ -7,12 +7,15 @@
 //! - At `max_connections`, one more is told `503` and closed at once. It is not left in the
 //!   backlog: there its client would count a lock's time without knowing whether anyone listens,
 //!   and whoever balances load would see nothing wrong here.
+//! - A client that takes nothing of an answer for `answer_timeout` is closed.
 //! - The loop outlives every error of `accept`. Without free descriptors it waits, longer each
 //!   time, up to a second.
 //! - A client that closes its half is gone (hyper's `half_close(false)`): its request's future is
 //!   dropped. One that vanishes without a word is found by TCP keep-alive, or by HTTP/2 pings.
 //!
 //! Deliberately absent: what the requests mean.
+
+mod progress;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -42,6 +45,8 @@ use tower_service::Service;
 
 use crate::config::Config;
 
+use self::progress::Progress;
+
 /// How many connections the system keeps ready for us to accept.
 const BACKLOG: u32 = 1024;
 
@@ -68,6 +73,8 @@ pub struct Settings {
     pub max_header: usize,
     /// The longest a request head may take.
     pub header_timeout: Duration,
+    /// The longest a client may take nothing of an answer.
+    pub answer_timeout: Duration,
     /// How long running requests may go on after the stop.
     pub shutdown_timeout: Duration,
     /// The whole answer to a connection that is one too many.
@@ -82,6 +89,7 @@ impl Settings {
             max_connections: config.limits.max_connections,
             max_header: config.limits.max_header,
             header_timeout: config.limits.header_timeout,
+            answer_timeout: config.limits.answer_timeout,
             // The last tenth is for what comes after: writes whose client has gone, and the mark
             // of a clean stop.
             shutdown_timeout: config.limits.shutdown_timeout.mul_f64(0.9),
@@ -311,6 +319,7 @@ impl Keeper {
             peer,
             http: Arc::clone(&self.http),
             header_timeout: self.settings.header_timeout,
+            answer_timeout: self.settings.answer_timeout,
             stop: self.stop.clone(),
             cut: self.cut.clone(),
             _counted: self.connections.enter(),
@@ -352,6 +361,7 @@ struct Connection {
     peer: SocketAddr,
     http: Arc<auto::Builder<TokioExecutor>>,
     header_timeout: Duration,
+    answer_timeout: Duration,
     stop: CancellationToken,
     cut: CancellationToken,
     _counted: Counted,
@@ -376,7 +386,8 @@ impl Connection {
     {
         let activity = Arc::new(Activity::default());
         let service = with_peer(service, self.peer, Arc::clone(&activity));
-        let connection = self.http.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        let stream = TokioIo::new(Progress::new(stream, self.answer_timeout));
+        let connection = self.http.serve_connection_with_upgrades(stream, service);
         let mut connection = pin!(connection);
         let mut first_request = pin!(sleep(self.header_timeout));
         let mut idle = interval_at(Instant::now() + IDLE, IDLE);

@@ -85,6 +85,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// The longest silence within a request's body.
     pub body_timeout: Duration,
+    /// The longest a client may take nothing of an answer.
+    pub answer_timeout: Duration,
     /// How long a server that was told to stop lets running requests go on.
     pub shutdown_timeout: Duration,
 }
@@ -99,6 +101,7 @@ impl Default for Limits {
             max_header: 64 << 10,
             header_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(30),
+            answer_timeout: Duration::from_secs(30),
             shutdown_timeout: Duration::from_secs(10),
         }
     }
@@ -318,6 +321,7 @@ fn limits(root: &Section<'_>, mistakes: &mut Mistakes) -> Limits {
         "max_header",
         "header_timeout",
         "body_timeout",
+        "answer_timeout",
         "shutdown_timeout",
     ];
     section.check_keys(&keys, mistakes);
@@ -353,6 +357,7 @@ fn limits(root: &Section<'_>, mistakes: &mut Mistakes) -> Limits {
         max_header: max_header as usize,
         header_timeout: timeout("header_timeout", default.header_timeout),
         body_timeout: timeout("body_timeout", default.body_timeout),
+        answer_timeout: timeout("answer_timeout", default.answer_timeout),
         shutdown_timeout: section
             .read_or("shutdown_timeout", default.shutdown_timeout, mistakes, Value::duration)
             .value,

@@ -48,6 +48,7 @@ fn every_key_is_read() {
         max_header = 16384
         header_timeout = "5s"
         body_timeout = "6s"
+        answer_timeout = "7s"
         shutdown_timeout = "0s"
         [audit]
         retain = "30d"
@@ -78,6 +79,7 @@ fn every_key_is_read() {
     assert_eq!(config.identity, IdentityMode::Keys);
     assert_eq!(config.limits.max_locks, 1000);
     assert_eq!(config.limits.max_header, 16384);
+    assert_eq!(config.limits.answer_timeout, Duration::from_secs(7));
     assert_eq!(config.limits.shutdown_timeout, Duration::ZERO);
     assert_eq!(config.audit.max_size, Some(2 << 30));
     let (number, rule) = config.rules.find(&Resource::parse("/v1/flags/a/b").unwrap());

@@ -8,6 +8,7 @@ fn settings() -> Settings {
         max_connections: 2,
         max_header: 16 << 10,
         header_timeout: Duration::from_secs(2),
+        answer_timeout: Duration::from_secs(60),
         shutdown_timeout: Duration::from_secs(5),
         busy: busy("/-/"),
     }
