@@ -249,3 +249,41 @@ fn a_follower_of_another_history_is_told_to_begin_anew() {
         assert!(told.contains("event: reset\ndata: {\"oldest\":1}\n"), "{told}");
     }
 }
+
+#[test]
+fn what_large_answers_take_of_memory_is_bounded_and_a_write_is_told_all_the_same() {
+    let config = "[limits]\nmax_document = \"16MiB\"\nmax_buffered = \"64MiB\"\n";
+    let server = Server::with(&format!("{config}answer_timeout = \"1s\"\n"));
+    let large = format!("{{\"text\": \"{}\"}}", "x".repeat(15 << 20));
+    let put = server.ask("PUT", "/large").field("Content-Type", "application/json");
+    put.body(large).send().ok(201);
+    server.put("/small", json!({"n": 1})).ok(201);
+    // The last quarter is for what is small, so there is room for three of them.
+    let mut readers = Vec::new();
+    for _ in 0..3 {
+        let mut reader = server.ask("GET", "/large").start();
+        assert_eq!(reader.reply_head().status, 200);
+        readers.push(reader);
+    }
+    let refused = server.get("/large");
+    refused.problem(503, "unavailable");
+    assert_eq!(refused.field("retry-after"), Some("1"));
+    server.get("/small").ok(200);
+    server.lock("/small", json!({}));
+    // What has been carried out is not refused, but told without the document.
+    let patch = json!({"n": 2});
+    let merge = "application/merge-patch+json";
+    let patched = server.ask("PATCH", "/large").field("Content-Type", merge);
+    let patched = patched.body(patch.to_string()).send().ok(204);
+    let etag = patched.field("etag").unwrap().to_owned();
+    assert_eq!(patched.field("content-location"), None);
+    let operation = json!({"method": "PATCH", "resource": "/large", "body": patch,
+        "headers": {"Content-Type": merge, "If-Match": etag}});
+    let batch = server.post("/-/batch", json!({"operations": [operation]})).ok(200).json();
+    assert_eq!(batch["results"][0]["status"], 200);
+    assert!(batch["results"][0]["body"].is_null());
+    assert_ne!(batch["results"][0]["headers"]["etag"], etag);
+    // They read nothing for `answer_timeout`, so the room is free again.
+    until("room for a reader", || (server.get("/large").status == 200).then_some(()));
+    drop(readers);
+}

@@ -8,6 +8,8 @@ use leasehold_core::lock::Dialect;
 use leasehold_core::resource::Resource;
 use leasehold_problems::{Name, Problem};
 
+use crate::memory::Share;
+
 /// Who asks, and where from.
 #[derive(Clone, Debug)]
 pub struct Call {
@@ -17,6 +19,8 @@ pub struct Call {
     pub request_id: Arc<str>,
     /// The address of the peer.
     pub remote_addr: Option<Arc<str>>,
+    /// What its body has taken of memory. A write that goes on after its client has gone keeps it.
+    pub memory: Option<Arc<Share>>,
 }
 
 impl Call {

@@ -1,6 +1,7 @@
 //! The one path for every write: targets, tokens, admission, the permit, the record.
 //!
-//! Modules in reading order: bodies ([`body`]), who asks ([`call`]), what holds where ([`rules`]),
+//! Modules in reading order: bodies ([`body`]) and what they take of
+//! memory ([`memory`]), who asks ([`call`]), what holds where ([`rules`]),
 //! what stands behind ([`upstream`]), what a request says of locks ([`tokens`], [`if_header`]),
 //! the guard ([`guard`]), and how a refusal is told ([`telling`]).
 
@@ -8,6 +9,7 @@ pub mod body;
 pub mod call;
 pub mod guard;
 pub mod if_header;
+pub mod memory;
 pub mod rules;
 pub mod targets;
 pub mod telling;

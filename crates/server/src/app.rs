@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use http::header::{ALLOW, EXPECT, HOST, HeaderValue, ORIGIN};
+use http::header::{CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_TYPE};
 use http::request::Parts;
-use http::{Method, Request, Response, Version};
-use hyper::body::Incoming;
+use http::{Method, Request, Response, StatusCode, Version};
+use hyper::body::{Body as _, Incoming};
 use leasehold_core::ids::Principal;
 use leasehold_core::resource::{PathError, Resource};
 use leasehold_engine::Engine;
@@ -19,7 +20,8 @@ use leasehold_faces::json_api::endpoint::{self, Endpoint};
 use leasehold_faces::json_api::{JsonApi, options};
 use leasehold_guard::body::{Body, full};
 use leasehold_guard::call::Call;
-use leasehold_guard::guard::Guard;
+use leasehold_guard::guard::{Guard, is_safe};
+use leasehold_guard::memory::{self, Memory, Share, counted};
 use leasehold_guard::rules::Rules;
 use leasehold_guard::upstream::Answer;
 use leasehold_problems::{Context as Told, Name, Problem};
@@ -58,6 +60,7 @@ pub(crate) struct App {
     pub(crate) prefix: String,
     pub(crate) lock_suffix: String,
     pub(crate) body_timeout: Duration,
+    pub(crate) memory: Arc<Memory>,
     pub(crate) stop: tokio_util::sync::CancellationToken,
 }
 
@@ -85,6 +88,13 @@ impl tower_service::Service<Request<Incoming>> for Service {
     }
 }
 
+/// What is known of a request before it is known who asks.
+struct Arrival {
+    request_id: Arc<str>,
+    remote_addr: Option<Arc<str>>,
+    memory: Option<Arc<Share>>,
+}
+
 /// What is known of a request once it was answered or refused.
 #[derive(Default)]
 struct Seen {
@@ -106,12 +116,18 @@ impl App {
             None => {
                 let expects = head.headers.contains_key(EXPECT);
                 let body = discarding(timed(body, self.body_timeout), expects);
+                let memory = (!body.is_end_stream()).then(|| self.memory.share());
+                let body = match &memory {
+                    Some(share) => counted(body, share.clone()),
+                    None => body,
+                };
                 let peer = head.extensions.get::<PeerAddr>().map(|peer| peer.0);
                 head.extensions.clear();
                 let remote_addr = peer.map(|peer| Arc::from(peer.ip().to_string()));
+                let arrival = Arrival { request_id: id.shared(), remote_addr, memory };
                 let answered =
-                    self.dispatch(head, body, admin, id.shared(), remote_addr, &mut seen).await;
-                let mut response = match answered {
+                    self.dispatch(Request::from_parts(head, body), admin, arrival, &mut seen).await;
+                let mut response = match answered.and_then(|response| self.fit(&method, response)) {
                     Ok(response) => response,
                     Err(problem) => self.refuse(&problem, &path, id.as_str(), &method, &seen),
                 };
@@ -134,15 +150,37 @@ impl App {
         response
     }
 
+    /// Finds room for a large answer, which its client may take long to read.
+    fn fit(&self, method: &Method, mut response: Response<Body>) -> Answer {
+        let length = response.body().size_hint().exact().unwrap_or(0);
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        // A batch finds room by itself.
+        if length <= memory::SMALL || !(is_safe(method) || *method == Method::PATCH) {
+            return Ok(response);
+        }
+        let share = self.memory.share();
+        if share.grow(length).is_ok() {
+            return Ok(response.map(|body| memory::kept(body, share)));
+        }
+        if is_safe(method) {
+            return Err(memory::no_room());
+        }
+        // A patch has been carried out, so it must not be refused: it is told without the document.
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        for field in [CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_TYPE] {
+            response.headers_mut().remove(field);
+        }
+        Ok(response.map(|_| leasehold_guard::body::empty()))
+    }
+
     async fn dispatch(
         &self,
-        head: Parts,
-        body: Body,
+        request: Request<Body>,
         admin: bool,
-        request_id: Arc<str>,
-        remote_addr: Option<Arc<str>>,
+        arrival: Arrival,
         seen: &mut Seen,
     ) -> Answer {
+        let (head, body) = request.into_parts();
         check_host(&head)?;
         if matches!(head.method, Method::CONNECT | Method::TRACE) {
             self.identity.authenticate(&head.headers)?;
@@ -170,14 +208,15 @@ impl App {
             _ => None,
         };
         let public = own.as_deref().is_some_and(|rest| crate::own_space::is_public(rest, admin));
-        let call = if public {
-            let anonymous = leasehold_core::caller::Caller::anonymous();
-            Call { caller: anonymous, request_id, remote_addr }
+        let caller = if public {
+            leasehold_core::caller::Caller::anonymous()
         } else {
             let caller = self.identity.authenticate(&head.headers)?;
             seen.principal = Some(caller.principal.clone());
-            Call { caller, request_id, remote_addr }
+            caller
         };
+        let Arrival { request_id, remote_addr, memory } = arrival;
+        let call = Call { caller, request_id, remote_addr, memory };
         let request = Request::from_parts(head, body);
         if let Some(rest) = own {
             return self.own_space(request, &rest, admin, &call).await;
@@ -207,7 +246,7 @@ impl App {
     ) -> Result<Result<Endpoint, Box<Problem>>, Box<Problem>> {
         match endpoint::find(path.clone(), &self.lock_suffix, &self.rules.load()) {
             Err(problem) if problem.name == Name::MalformedRequest => Err(problem),
-            Ok(Endpoint::Resource(_)) if !leasehold_guard::guard::is_safe(&head.method) => {
+            Ok(Endpoint::Resource(_)) if !is_safe(&head.method) => {
                 self.guard.check_syntax(head)?;
                 Ok(Ok(Endpoint::Resource(path.clone())))
             }
@@ -247,7 +286,7 @@ impl App {
                     .map(Principal::new);
                 let name = problem.name.entry().name;
                 // Reads that find nothing say nothing about conflicts.
-                if !(problem.name == Name::NotFound && leasehold_guard::guard::is_safe(method)) {
+                if !(problem.name == Name::NotFound && is_safe(method)) {
                     self.engine.count_refusal(Some(resource.clone()), holder, name);
                 }
                 self.rules.load().find(resource).0

@@ -15,6 +15,7 @@ use leasehold_faces::json_api::json;
 use leasehold_guard::body::Body;
 use leasehold_guard::call::Call;
 use leasehold_guard::guard::{Claims, Work, may_be_of_the_rest};
+use leasehold_guard::memory::{Memory, SMALL, kept};
 use leasehold_guard::rules::Rules;
 use leasehold_guard::telling::Telling;
 use leasehold_guard::tokens;
@@ -33,6 +34,7 @@ const MAX_OPERATIONS: usize = 256;
 struct Batch {
     documents: Arc<Documents>,
     plan: Option<BatchPlan>,
+    memory: Arc<Memory>,
 }
 
 impl Work for Batch {
@@ -48,7 +50,7 @@ impl Work for Batch {
     fn execute<'a>(&'a mut self, admitted: &'a Admitted) -> BoxFuture<'a, Option<Answer>> {
         Box::pin(async move {
             match self.documents.execute_batch(self.plan.take()?, admitted).await {
-                Ok(answers) => Some(Ok(told(answers))),
+                Ok(answers) => Some(Ok(told(answers, &self.memory))),
                 Err(BatchEnd::Refused(index, problem)) => Some(Err(indexed(index, problem))),
                 Err(BatchEnd::Failed(problem)) => Some(Err(problem)),
                 Err(BatchEnd::Retarget(plan)) => {
@@ -142,7 +144,8 @@ impl App {
             // A token that seems not to fit comes before a body that cannot be read.
             early_refusal.unwrap_or_else(|| indexed(index, problem))
         })?;
-        let work = Batch { documents: documents.clone(), plan: Some(plan) };
+        let work =
+            Batch { documents: documents.clone(), plan: Some(plan), memory: self.memory.clone() };
         let answer = self.guard.carry_out(call, write, claims.has_precondition, work).await;
         match answer {
             Err(problem) if !problem.members.contains_key("index") => {
@@ -291,8 +294,12 @@ fn headers_of(members: Map<String, Value>) -> Result<HeaderMap, Box<Problem>> {
     Ok(headers)
 }
 
-/// What each operation was answered, in order.
-fn told(answers: Vec<Response<Bytes>>) -> Response<Body> {
+/// What each operation was answered, in order. The batch has been carried out: where there is no
+/// room for the documents, it is told without them.
+fn told(answers: Vec<Response<Bytes>>, memory: &Arc<Memory>) -> Response<Body> {
+    let length: usize = answers.iter().map(|answer| answer.body().len()).sum();
+    let share = memory.share();
+    let fits = length <= SMALL || share.grow(length).is_ok();
     let results: Vec<Value> = answers
         .into_iter()
         .map(|answer| {
@@ -303,9 +310,12 @@ fn told(answers: Vec<Response<Bytes>>) -> Response<Body> {
                     Some((name.as_str().to_owned(), content.to_str().ok()?.into()))
                 })
                 .collect();
-            let body: Value = serde_json::from_slice(answer.body()).unwrap_or(Value::Null);
+            let body: Value = match fits {
+                true => serde_json::from_slice(answer.body()).unwrap_or(Value::Null),
+                false => Value::Null,
+            };
             value!({ "status": answer.status().as_u16(), "headers": headers, "body": body })
         })
         .collect();
-    json(StatusCode::OK, &value!({ "results": results }))
+    json(StatusCode::OK, &value!({ "results": results })).map(|body| kept(body, share))
 }

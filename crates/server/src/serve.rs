@@ -16,6 +16,7 @@ use leasehold_engine::{Clock, EngineOptions, SystemClock};
 use leasehold_faces::json_api::endpoint::is_reserved;
 use leasehold_faces::json_api::{JsonApi, Settings as ApiSettings};
 use leasehold_guard::guard::Guard;
+use leasehold_guard::memory::Memory;
 use leasehold_guard::rules::Rules;
 use leasehold_journal::folder::DataFolder;
 use leasehold_journal::log::Retention;
@@ -180,6 +181,7 @@ async fn assemble(
         prefix: config.prefix.clone(),
         lock_suffix: config.lock_suffix.clone(),
         body_timeout: config.limits.body_timeout,
+        memory: Memory::new(usize::try_from(config.limits.max_buffered).unwrap_or(usize::MAX)),
         stop,
     });
     Ok(Assembled { app, running, documents })

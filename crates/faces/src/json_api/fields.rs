@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use leasehold_core::resource::Resource;
 use leasehold_guard::body::Body;
+use leasehold_guard::memory::broke_off;
 use leasehold_problems::{Name, Problem};
 use serde_json::{Map, Value};
 
@@ -39,7 +40,7 @@ pub fn invalid(field: &str, reason: &str) -> Box<Problem> {
 pub async fn bytes(mut body: Body, limit: usize) -> Result<Bytes, Box<Problem>> {
     let mut read = Vec::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| malformed("body", "The body broke off."))?;
+        let frame = frame.map_err(|error| broke_off(&error))?;
         let Ok(data) = frame.into_data() else { continue };
         if limit - read.len() < data.len() {
             return Err(Box::new(

@@ -247,7 +247,8 @@ pub fn request(method: &str, path: &str, fields: &[(&str, &str)]) -> Request<Bod
 }
 
 pub fn call(who: &str) -> Call {
-    Call { caller: super::common::caller(who), request_id: "r".into(), remote_addr: None }
+    let caller = super::common::caller(who);
+    Call { caller, request_id: "r".into(), remote_addr: None, memory: None }
 }
 
 /// Somebody who may write where the first pattern matches, and read where the second does.

@@ -78,6 +78,7 @@ pub(super) static UNAVAILABLE: Entry = Entry {
         "The server is starting, or is shutting down.",
         "As many connections are open as the server allows (`max_connections`); one more is told \
          so and closed.",
+        "Large requests and answers have as much memory as they may have (`max_buffered`).",
         "The log cannot be written at the moment: then no write to a lockable resource is let \
          through, and no lock is granted. Reads pass.",
         "A lock was granted so late that its deadline had passed before it could be told; it has \

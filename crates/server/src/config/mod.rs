@@ -79,6 +79,8 @@ pub struct Limits {
     pub max_connections: usize,
     /// The largest document, in bytes.
     pub max_document: u64,
+    /// The most memory that bodies of requests and answers may take, in bytes.
+    pub max_buffered: u64,
     /// The largest head of a request (line and fields), in bytes.
     pub max_header: usize,
     /// The longest a request's head may take; also how long an idle HTTP/1.1 connection is kept.
@@ -98,6 +100,7 @@ impl Default for Limits {
             max_waiters: 100_000,
             max_connections: 20_000,
             max_document: 16 << 20,
+            max_buffered: 1 << 30,
             max_header: 64 << 10,
             header_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(30),
@@ -318,6 +321,7 @@ fn limits(root: &Section<'_>, mistakes: &mut Mistakes) -> Limits {
         "max_waiters",
         "max_connections",
         "max_document",
+        "max_buffered",
         "max_header",
         "header_timeout",
         "body_timeout",
@@ -342,6 +346,9 @@ fn limits(root: &Section<'_>, mistakes: &mut Mistakes) -> Limits {
     // The journal cannot keep a document of a gigabyte; hyper wants 8 KiB for a head.
     let max_document = size("max_document", default.max_document, 1, 512 << 20);
     let max_header = size("max_header", default.max_header as u64, 8 << 10, 1 << 20);
+    // A document or a batch has to find room beside its answer.
+    let room = (4 * max_document).max(64 << 20);
+    let max_buffered = size("max_buffered", default.max_buffered.max(room), room, 1 << 40);
     let mut timeout = |key, default| {
         let read = |value: Value<'_>| match value.duration()? {
             timeout if timeout >= Duration::from_millis(100) => Ok(timeout),
@@ -354,6 +361,7 @@ fn limits(root: &Section<'_>, mistakes: &mut Mistakes) -> Limits {
         max_waiters,
         max_connections: max_connections as usize,
         max_document,
+        max_buffered,
         max_header: max_header as usize,
         header_timeout: timeout("header_timeout", default.header_timeout),
         body_timeout: timeout("body_timeout", default.body_timeout),

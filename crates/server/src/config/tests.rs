@@ -45,6 +45,7 @@ fn every_key_is_read() {
         max_waiters = 0
         max_connections = 10
         max_document = "1MiB"
+        max_buffered = "64MiB"
         max_header = 16384
         header_timeout = "5s"
         body_timeout = "6s"
@@ -78,7 +79,7 @@ fn every_key_is_read() {
     assert_eq!(origins, ["https://app.example", "http://localhost:3000"]);
     assert_eq!(config.identity, IdentityMode::Keys);
     assert_eq!(config.limits.max_locks, 1000);
-    assert_eq!(config.limits.max_header, 16384);
+    assert_eq!((config.limits.max_buffered, config.limits.max_header), (64 << 20, 16384));
     assert_eq!(config.limits.answer_timeout, Duration::from_secs(7));
     assert_eq!(config.limits.shutdown_timeout, Duration::ZERO);
     assert_eq!(config.audit.max_size, Some(2 << 30));
@@ -110,6 +111,11 @@ fn a_mistake_is_named_with_its_place_and_the_accepted_values() {
         (
             "[identity]\nmode = \"jwt\"",
             "leasehold.toml:2:8: `identity.mode`: `jwt` is not \"anonymous\" or \"keys\"",
+        ),
+        (
+            "[limits]\nmax_buffered = \"64MB\"",
+            "leasehold.toml:2:16: `limits.max_buffered`: 64000000 bytes is not from 67108864 to \
+             1099511627776 bytes",
         ),
         (
             "listen = 7423",

@@ -194,6 +194,11 @@ fn documents(writer: &mut Writer<'_>, paths: &mut Map<String, Value>) {
                 .answers(200, answer("The new document.", "No-Cache", &[
                     "ETag", "Last-Modified", "Content-Location", "X-Lock-Requested-By",
                 ], "Document"))
+                .answers(204, empty(
+                    "Changed. The server has no memory left to send the document.",
+                    "No-Cache",
+                    &fields,
+                ))
                 .refuses(&body_problems)
                 .refuses(&[Name::NotFound, Name::PatchConflict]),
         ),

@@ -13,6 +13,7 @@ use http_body_util::BodyExt;
 use leasehold_core::resource::Resource;
 use leasehold_core::target::Target;
 use leasehold_guard::body::Body;
+use leasehold_guard::memory::broke_off;
 use leasehold_problems::Problem;
 use rusqlite::Connection;
 use serde::{Deserialize, Deserializer};
@@ -166,10 +167,7 @@ pub(super) fn check_body_head(
 pub(super) async fn read_body(settings: &Settings, mut body: Body) -> Result<Bytes, Box<Problem>> {
     let mut read = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| {
-            tracing::debug!(error = &*error as &dyn std::error::Error, "a body broke off");
-            answer::malformed("body", "The body broke off.")
-        })?;
+        let frame = frame.map_err(|error| broke_off(&error))?;
         if let Ok(data) = frame.into_data() {
             if settings.max_document.saturating_sub(read.len()) < data.len() {
                 return Err(answer::too_large("The body", settings.max_document));
