@@ -14,6 +14,7 @@ pub mod browser;
 mod check;
 pub mod config;
 mod discard;
+mod handles;
 pub mod identity;
 pub mod listener;
 pub mod log;

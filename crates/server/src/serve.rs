@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::{App, Service};
 use crate::browser::Browsers;
 use crate::config::{Config, IdentityMode};
+use crate::handles;
 use crate::identity::Identity;
 use crate::listener::{Listener, Settings};
 use crate::log::LogHandle;
@@ -51,7 +52,15 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let mut interrupts = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     let mut reloads = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
 
-    let settings = Settings::of(&config);
+    let mut settings = Settings::of(&config);
+    settings.max_connections = handles::room_for(config.limits.max_connections);
+    if settings.max_connections < config.limits.max_connections {
+        tracing::warn!(
+            max_connections = config.limits.max_connections,
+            room = settings.max_connections,
+            "the limit of open files leaves room for fewer connections"
+        );
+    }
     let listener = Listener::bind(config.listen, settings.clone())
         .with_context(|| format!("cannot listen on {}", config.listen))?;
     let admin = match config.admin_listen {
