@@ -246,12 +246,16 @@ def clean_environment():
 class Server:
     """A server process over one data folder. Start it again after it has ended."""
 
-    def __init__(self, data, port=None, arguments=(), environment=None, log=None):
+    def __init__(
+        self, data, port=None, arguments=(), environment=None, log=None, handles=None
+    ):
         self.data = Path(data)
         self.port = port or free_port()
         self.arguments = list(arguments)
         self.environment = environment or {}
         self.log = Path(log) if log else self.data.with_name(self.data.name + ".log")
+        # The most file handles that it may have; None: as many as this process.
+        self.handles = handles
         self.process = None
 
     def spawn(self):
@@ -268,6 +272,7 @@ class Server:
                 # Python ignores SIGXFSZ, and so does then the server: a write beyond a limit of
                 # the file size is an error, not a signal.
                 restore_signals=False,
+                preexec_fn=self.limit_handles if self.handles else None,
             )
         return self
 
@@ -307,6 +312,9 @@ class Server:
 
     def resume(self):
         self.process.send_signal(signal.SIGCONT)
+
+    def limit_handles(self):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (self.handles, self.handles))
 
     def limit_file_size(self, size):
         soft = resource.RLIM_INFINITY if size is None else size
