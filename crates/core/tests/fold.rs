@@ -3,10 +3,6 @@
 // These are tests, but their helpers are functions of their own.
 #![allow(clippy::unwrap_used)]
 
-#[allow(dead_code)] // The model uses all of it.
-#[path = "model/fold.rs"]
-mod fold;
-
 use std::sync::Arc;
 
 use leasehold_core::event::{Event, EventBody, Origin, Subject};
@@ -15,6 +11,7 @@ use leasehold_core::lock::{Depth, Dialect, Grant, Idempotency, Mode};
 use leasehold_core::resource::Resource;
 use leasehold_core::state::State;
 use leasehold_core::time::{LeaseTime, WallTime};
+use leasehold_model::fold;
 use uuid::Uuid;
 
 const MINUTE_MS: u64 = 60_000;

@@ -2,18 +2,13 @@
 //!
 //! `LEASEHOLD_CASES` multiplies how many cases are run.
 
-// These are tests, but their helpers are functions of their own.
-#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
-
-mod bench;
-mod fold;
-mod naive;
 mod steps;
 
-use bench::Bench;
+use leasehold_model::bench::Bench;
+use leasehold_model::steps::Step;
 use proptest::test_runner::{Config, RngSeed};
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
-use steps::{Commands, Step};
+use steps::Commands;
 
 struct Table;
 

@@ -33,7 +33,8 @@ const NAMES: [&str; 3] = ["alice", "bob", "carol"];
 const MAX_TTL_MS: u64 = 60_000;
 const DRAIN_WAIT_MS: u64 = 5000;
 
-pub(crate) struct Bench {
+/// The tables, the naive one, and what has happened.
+pub struct Bench {
     /// Two, so that each shows that the other does nothing by chance.
     tables: [LockTable; 2],
     naive: Naive,
@@ -109,8 +110,16 @@ fn token_of(token: &TokenIs) -> Token {
     }
 }
 
+impl Default for Bench {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Bench {
-    pub(crate) fn new() -> Self {
+    /// Nothing has happened yet.
+    #[must_use]
+    pub fn new() -> Self {
         let table = || LockTable::new(State::new(SEED), TableLimits::default(), SEED);
         Self {
             tables: [table(), table()],
@@ -123,7 +132,8 @@ impl Bench {
         }
     }
 
-    pub(crate) fn step(&mut self, step: &Step) {
+    /// Takes one step in all of them, and panics where they differ.
+    pub fn step(&mut self, step: &Step) {
         let now = &mut self.naive.now;
         *now = Now {
             lease: now.lease + step.passes_ms,
@@ -1018,7 +1028,8 @@ impl Bench {
     }
 
     /// The trail is the truth: whatever way the state is rebuilt, it is the same.
-    pub(crate) fn finish(self) {
+    /// Judges the whole history.
+    pub fn finish(self) {
         // A different cut for each history, and the same for the same.
         let cut = usize::try_from(self.next_id).unwrap() * 7919 % (self.trail.len() + 1);
         fold::assert_fold(&self.trail, self.tables[0].state(), self.next_id, cut);

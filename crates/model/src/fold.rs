@@ -36,7 +36,7 @@ impl Rows for Store {
 }
 
 /// An event is the same after it has been stored and read again.
-pub(crate) fn assert_round_trip(event: &Event) {
+pub fn assert_round_trip(event: &Event) {
     let bytes = serde_json::to_vec(&Record::from(event)).unwrap();
     let record: Record = serde_json::from_slice(&bytes).unwrap();
     assert_eq!(record.event().unwrap(), *event);
@@ -44,7 +44,7 @@ pub(crate) fn assert_round_trip(event: &Event) {
 }
 
 /// Folding all events, and folding `cut` of them into rows and the rest on top, gives `live`.
-pub(crate) fn assert_fold(trail: &[Event], live: &State, ids: u128, cut: usize) {
+pub fn assert_fold(trail: &[Event], live: &State, ids: u128, cut: usize) {
     let mut replayed = State::new(3);
     trail.iter().for_each(|event| replayed.apply(event));
     assert_same(&replayed, live, trail, ids);
