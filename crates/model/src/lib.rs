@@ -1,6 +1,6 @@
 //! The lock table beside a naive one: the same commands, step by step.
 //!
-//! What may happen ([`steps`]), the naive table, both of them side by side ([`bench`]), and every way
+//! What may happen ([`steps`]), the naive table, both of them side by side ([`mod@bench`]), and every way
 //! to fold what happened ([`fold`]). The random histories of `core/tests/model` are taken by it, and
 //! those of the fuzz target `commands`.
 
