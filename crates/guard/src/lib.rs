@@ -3,7 +3,7 @@
 //! Modules in reading order: bodies ([`body`]) and what they take of
 //! memory ([`memory`]), who asks ([`call`]), what holds where ([`rules`]),
 //! what stands behind ([`upstream`]), what a request says of locks ([`tokens`], [`if_header`]),
-//! the guard ([`guard`]), and how a refusal is told ([`telling`]).
+//! the guard ([`guard`]), how a lock is shown ([`shown`]), and how a refusal is told ([`telling`]).
 
 pub mod body;
 pub mod call;
@@ -11,6 +11,7 @@ pub mod guard;
 pub mod if_header;
 pub mod memory;
 pub mod rules;
+pub mod shown;
 pub mod targets;
 pub mod telling;
 pub mod tokens;

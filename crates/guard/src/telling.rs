@@ -13,11 +13,13 @@ use leasehold_core::refusal::{
     AcquireRefusal, BreakRefusal, HolderRefusal, InTheWay, TokenIs, WriteRefusal,
 };
 use leasehold_core::resource::Resource;
+use leasehold_core::time::WallTime;
 use leasehold_engine::{Engine, EngineError, Refused};
 use leasehold_problems::{Name, Problem};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::rules::Rules;
+use crate::shown::Shown;
 
 /// What telling needs to know of the server and the request.
 #[derive(Clone, Copy)]
@@ -51,61 +53,21 @@ impl Telling<'_> {
 
     /// When a lock ends, as `expires_at` and `expires_in_ms` tell it.
     #[must_use]
-    pub fn expiry(&self, lock: &Lock) -> (String, u64) {
+    pub fn expiry(&self, lock: &Lock) -> (WallTime, u64) {
         let left = self.engine.remaining_ms(lock.deadline);
-        ((self.engine.clock().wall() + left).to_string(), left)
+        (self.engine.clock().wall() + left, left)
     }
 
     /// Everything about a lock but its token.
     #[must_use]
-    pub fn lock(&self, lock: &Lock) -> Map<String, Value> {
-        let grant = &lock.grant;
-        let (expires_at, expires_in_ms) = self.expiry(lock);
-        let mut members = Map::new();
-        let mut put = |name: &str, value: Value| members.insert(name.to_owned(), value);
-        put("lock_id", grant.lock_id.to_string().into());
-        put("resource", grant.resources.first().map(Resource::as_str).into());
-        put("resources", grant.resources.iter().map(Resource::as_str).collect());
-        put("kind", "lock".into());
-        put("dialect", grant.dialect.as_str().into());
-        put("mode", json!(grant.mode));
-        put("depth", json!(grant.depth));
-        let holder = self.discloses(lock).then(|| grant.holder.as_str());
-        put("holder", holder.into());
-        put("reason", grant.reason.as_deref().into());
-        put("metadata", metadata(lock));
-        put("fence", grant.fence.0.into());
-        put("ttl_seconds", seconds(lock.ttl_ms));
-        put("acquired_at", grant.acquired_at.to_string().into());
-        put("expires_at", expires_at.into());
-        put("expires_in_ms", expires_in_ms.into());
-        put("waited_ms", grant.waited_ms.into());
-        if let Some(handle) = &grant.handle {
-            put("handle", (&**handle).into());
-        }
-        if grant.predecessor_unknown {
-            put("predecessor_writes", "unknown".into());
-        }
-        members
+    pub fn lock<'l>(&self, lock: &'l Lock) -> Shown<'l> {
+        Shown::new(lock, self.discloses(lock), self.expiry(lock))
     }
 
     /// A lock as inspection and lists show it.
     #[must_use]
-    pub fn lock_shown(&self, lock: &Lock) -> Value {
-        let mut members = self.lock(lock);
-        members.insert("renewals".to_owned(), lock.renewals.into());
-        let breaking = lock.breaking.as_ref().map(|breaking| {
-            let (ends_at, ends_in_ms) = self.expiry(lock);
-            json!({
-                "by": breaking.by, "reason": breaking.reason,
-                "ends_at": ends_at, "ends_in_ms": ends_in_ms,
-            })
-        });
-        members.insert("breaking".to_owned(), breaking.unwrap_or(Value::Null));
-        if let Some(requested) = requested_by(lock) {
-            members.insert("requested_by".to_owned(), requested);
-        }
-        Value::Object(members)
+    pub fn lock_shown<'l>(&self, lock: &'l Lock) -> Shown<'l> {
+        self.lock(lock).with_history()
     }
 
     /// A freeze.
@@ -216,7 +178,7 @@ impl Telling<'_> {
                     Name::LockChanged,
                     "The lock is being broken and cannot be renewed or handed over.",
                 )
-                .with("ends_at", ends_at)
+                .with("ends_at", ends_at.to_string())
                 .with("ends_in_ms", ends_in_ms);
                 if let Some(breaking) = &lock.breaking {
                     problem =
@@ -390,14 +352,6 @@ impl Telling<'_> {
 /// The path that a suffix is put behind.
 fn base(resource: &Resource) -> &str {
     if resource.is_root() { "" } else { resource.as_str() }
-}
-
-fn metadata(lock: &Lock) -> Value {
-    lock.grant
-        .metadata
-        .as_ref()
-        .and_then(|metadata| serde_json::from_str(metadata.as_str()).ok())
-        .unwrap_or_else(|| json!({}))
 }
 
 /// Who asked the holder to let go, if somebody did.

@@ -23,7 +23,7 @@ use leasehold_guard::rules::Rules;
 use leasehold_guard::tokens::{self, LOCK_TOKEN};
 use leasehold_guard::upstream::Answer;
 use leasehold_problems::Problem;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::asking::{Wait, idempotency, wait};
@@ -180,7 +180,7 @@ impl JsonApi {
             })?;
         let grant = &granted.lock.grant;
         let token = self.engine.token(grant.lock_id, grant.fence);
-        let body = with_token(telling.lock(&granted.lock), &token);
+        let body = telling.lock(&granted.lock).with_token(&token);
         let mut response = json(StatusCode::CREATED, &body);
         let headers = response.headers_mut();
         let uri = format!("<opaquelocktoken:{}/{token}>", grant.lock_id);
@@ -199,19 +199,6 @@ impl JsonApi {
         }
         Ok(response.map(|inner| Delivered { inner, delivery: Some(delivery) }.boxed_unsync()))
     }
-}
-
-/// The lock as its holder is told it: with its token, right behind its id.
-pub(super) fn with_token(lock: Map<String, Value>, token: &str) -> Value {
-    let mut body = Map::with_capacity(lock.len() + 1);
-    for (name, value) in lock {
-        let is_id = name == "lock_id";
-        body.insert(name, value);
-        if is_id {
-            body.insert("lock_token".to_owned(), token.into());
-        }
-    }
-    Value::Object(body)
 }
 
 fn terms(fields: &mut Fields) -> Result<Terms, Box<Problem>> {

@@ -13,13 +13,13 @@ use leasehold_core::resource::Resource;
 use leasehold_engine::Refused;
 use leasehold_guard::body::{Body, empty};
 use leasehold_guard::call::Call;
-use leasehold_guard::telling::{self, requested_by};
+use leasehold_guard::telling;
 use leasehold_guard::upstream::Answer;
 use leasehold_problems::Problem;
-use serde_json::{Value, json};
+use serde_json::json;
 use uuid::Uuid;
 
-use super::acquire::{MAX_REASON, with_token};
+use super::acquire::MAX_REASON;
 use super::asking::query;
 use super::fields::{Fields, MAX_BODY, invalid, malformed, object, to_ms};
 use super::{JsonApi, json as answer};
@@ -57,13 +57,7 @@ impl JsonApi {
             ttl_ms,
         };
         match self.engine.renew(command).await {
-            Ok(lock) => {
-                let mut members = telling.lock(&lock);
-                if let Some(requested) = requested_by(&lock) {
-                    members.insert("requested_by".to_owned(), requested);
-                }
-                Ok(answer(StatusCode::OK, &Value::Object(members)))
-            }
+            Ok(lock) => Ok(answer(StatusCode::OK, &telling.lock(&lock).with_request())),
             Err(refused) => {
                 Err(telling.holder(self.recalled(call, &address, &tokens, refused).await))
             }
@@ -164,10 +158,9 @@ impl JsonApi {
         };
         let grant = &granted.lock.grant;
         let token = self.engine.token(grant.lock_id, grant.fence);
-        let mut members = telling.lock(&granted.lock);
         // Who hands a lock over is told to whom, whatever a rule hides from others.
-        members.insert("holder".to_owned(), grant.holder.as_str().into());
-        Ok(answer(StatusCode::OK, &with_token(members, &token)))
+        let shown = telling.lock(&granted.lock).with_holder().with_token(&token);
+        Ok(answer(StatusCode::OK, &shown))
     }
 
     pub(super) async fn request(

@@ -29,7 +29,7 @@ use leasehold_guard::telling::Telling;
 use leasehold_guard::tokens;
 use leasehold_guard::upstream::{Answer, BoxFuture};
 use leasehold_problems::{Name, Problem};
-use serde_json::Value;
+use serde::Serialize;
 
 use self::endpoint::Action;
 
@@ -164,8 +164,9 @@ pub fn options(allowed: &'static str) -> Response<Body> {
 
 /// An answer with a JSON body, and `Cache-Control: no-store`.
 #[must_use]
-pub fn json(status: StatusCode, value: &Value) -> Response<Body> {
-    let mut response = Response::new(full(value.to_string()));
+pub fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {
+    // What is answered has string keys only and numbers that JSON has: it always can be written.
+    let mut response = Response::new(full(serde_json::to_vec(value).unwrap_or_default()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -12,6 +12,7 @@ use leasehold_core::resource::Resource;
 use leasehold_core::time::{Now, WallTime};
 use leasehold_guard::body::empty;
 use leasehold_guard::call::Call;
+use leasehold_guard::shown::Shown;
 use leasehold_guard::telling::{Telling, engine_error};
 use leasehold_guard::upstream::Answer;
 use leasehold_problems::{Name, Problem};
@@ -35,7 +36,7 @@ impl JsonApi {
         let (inspection, now) = inspected.map_err(|error| Box::new(engine_error(error)))?;
         let rules = self.rules.load_full();
         let telling = self.telling(&rules, call);
-        let locks: Vec<Value> =
+        let locks: Vec<Shown<'_>> =
             inspection.locks.iter().map(|lock| telling.lock_shown(lock)).collect();
         let body = json!({
             "resource": resource,
@@ -116,7 +117,7 @@ impl JsonApi {
             .list(asked.after, asked.limit, |lock| asked.matches(lock, call, &telling, now))
             .await;
         let (locks, next) = listed.map_err(|error| Box::new(engine_error(error)))?;
-        let items: Vec<Value> = locks.iter().map(|lock| telling.lock_shown(lock)).collect();
+        let items: Vec<Shown<'_>> = locks.iter().map(|lock| telling.lock_shown(lock)).collect();
         let body = json!({ "items": items, "next": next.map(cursor) });
         Ok(answer(StatusCode::OK, &body))
     }
