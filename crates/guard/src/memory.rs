@@ -87,16 +87,19 @@ impl Drop for Share {
 /// `body`, which takes from `share` what it brings, and fails with [`NoRoom`] where that is too
 /// much.
 #[must_use]
-pub fn counted(body: Body, share: Arc<Share>) -> Body {
+pub fn counted<B>(body: B, share: Arc<Share>) -> Body
+where
+    B: HttpBody<Data = Bytes, Error = BoxError> + Send + Unpin + 'static,
+{
     Counted { body, share }.boxed_unsync()
 }
 
-struct Counted {
-    body: Body,
+struct Counted<B> {
+    body: B,
     share: Arc<Share>,
 }
 
-impl HttpBody for Counted {
+impl<B: HttpBody<Data = Bytes, Error = BoxError> + Unpin> HttpBody for Counted<B> {
     type Data = Bytes;
     type Error = BoxError;
 

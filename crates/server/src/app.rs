@@ -18,7 +18,7 @@ use leasehold_core::resource::{PathError, Resource};
 use leasehold_engine::Engine;
 use leasehold_faces::json_api::endpoint::{self, Endpoint};
 use leasehold_faces::json_api::{JsonApi, options};
-use leasehold_guard::body::{Body, full};
+use leasehold_guard::body::{Body, empty, full};
 use leasehold_guard::call::Call;
 use leasehold_guard::guard::{Guard, is_safe};
 use leasehold_guard::memory::{self, Memory, Share, counted};
@@ -30,7 +30,7 @@ use leasehold_upstreams::documents::Documents;
 use crate::browser::Browsers;
 use crate::discard::discarding;
 use crate::identity::Identity;
-use crate::listener::{Connections, PeerAddr};
+use crate::listener::Connections;
 use crate::log::Access;
 use crate::metrics::Metrics;
 use crate::request_body::timed;
@@ -71,6 +71,8 @@ pub(crate) struct Service {
     /// Whether only operators reach this listener: it serves the server's own space alone, and
     /// metrics to everyone.
     pub(crate) admin: bool,
+    /// The address of the peer, without its port.
+    pub(crate) peer: Arc<str>,
 }
 
 impl tower_service::Service<Request<Incoming>> for Service {
@@ -84,14 +86,17 @@ impl tower_service::Service<Request<Incoming>> for Service {
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
         let service = self.clone();
-        Box::pin(async move { Ok(service.app.answer(request, service.admin).await) })
+        Box::pin(async move {
+            let Self { app, admin, peer } = service;
+            Ok(app.answer(request, admin, peer).await)
+        })
     }
 }
 
 /// What is known of a request before it is known who asks.
 struct Arrival {
     request_id: Arc<str>,
-    remote_addr: Option<Arc<str>>,
+    remote_addr: Arc<str>,
     memory: Option<Arc<Share>>,
 }
 
@@ -103,7 +108,12 @@ struct Seen {
 }
 
 impl App {
-    async fn answer(&self, request: Request<Incoming>, admin: bool) -> Response<Body> {
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        admin: bool,
+        peer: Arc<str>,
+    ) -> Response<Body> {
         let began = Instant::now();
         let (mut head, body) = request.into_parts();
         let id = self.ids.take_or_make(&head.headers);
@@ -115,16 +125,15 @@ impl App {
             Some(response) => response,
             None => {
                 let expects = head.headers.contains_key(EXPECT);
-                let body = discarding(timed(body, self.body_timeout), expects);
-                let memory = (!body.is_end_stream()).then(|| self.memory.share());
-                let body = match &memory {
-                    Some(share) => counted(body, share.clone()),
-                    None => body,
+                let (body, memory) = if body.is_end_stream() {
+                    (empty(), None)
+                } else {
+                    let share = self.memory.share();
+                    let body = discarding(timed(body, self.body_timeout), expects);
+                    (counted(body, share.clone()), Some(share))
                 };
-                let peer = head.extensions.get::<PeerAddr>().map(|peer| peer.0);
                 head.extensions.clear();
-                let remote_addr = peer.map(|peer| Arc::from(peer.ip().to_string()));
-                let arrival = Arrival { request_id: id.shared(), remote_addr, memory };
+                let arrival = Arrival { request_id: id.shared(), remote_addr: peer, memory };
                 let answered =
                     self.dispatch(Request::from_parts(head, body), admin, arrival, &mut seen).await;
                 let mut response = match answered.and_then(|response| self.fit(&method, response)) {
@@ -170,7 +179,7 @@ impl App {
         for field in [CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_TYPE] {
             response.headers_mut().remove(field);
         }
-        Ok(response.map(|_| leasehold_guard::body::empty()))
+        Ok(response.map(|_| empty()))
     }
 
     async fn dispatch(
@@ -216,7 +225,7 @@ impl App {
             caller
         };
         let Arrival { request_id, remote_addr, memory } = arrival;
-        let call = Call { caller, request_id, remote_addr, memory };
+        let call = Call { caller, request_id, remote_addr: Some(remote_addr), memory };
         let request = Request::from_parts(head, body);
         if let Some(rest) = own {
             return self.own_space(request, &rest, admin, &call).await;
@@ -274,7 +283,7 @@ impl App {
         let told = Told { instance, request_id, prefix: &self.prefix };
         let mut response = problem.to_response(&told).map(full);
         if *method == Method::HEAD {
-            response = response.map(|_| leasehold_guard::body::empty());
+            response = response.map(|_| empty());
         }
         let rule = match &seen.resource {
             Some(resource) => {

@@ -8,7 +8,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
-use leasehold_guard::body::{Body, BoxError};
 
 /// The most bytes that are read and thrown away.
 const MOST_BYTES: usize = 1 << 20;
@@ -18,25 +17,31 @@ const LONGEST: Duration = Duration::from_secs(2);
 /// `body`, which is read to its end within bounds when it is dropped early. With
 /// `Expect: 100-continue` (`expects`) an unread body is left alone: reading it would ask the
 /// client for what nobody wants.
-pub(crate) fn discarding(body: Body, expects: bool) -> Body {
-    Discarding { body: Some(body), asked: !expects, ended: false }.boxed_unsync()
+pub(crate) fn discarding<B: Discardable>(body: B, expects: bool) -> Discarding<B> {
+    Discarding { body: Some(body), asked: !expects, ended: false }
 }
 
-struct Discarding {
-    body: Option<Body>,
+/// A body that can be read in a task of its own.
+pub(crate) trait Discardable: HttpBody<Data = Bytes> + Send + Unpin + 'static {}
+
+impl<B: HttpBody<Data = Bytes> + Send + Unpin + 'static> Discardable for B {}
+
+/// A body that is read to its end: see [`discarding`].
+pub(crate) struct Discarding<B: Discardable> {
+    body: Option<B>,
     /// Whether the client sends its body anyway.
     asked: bool,
     ended: bool,
 }
 
-impl HttpBody for Discarding {
+impl<B: Discardable> HttpBody for Discarding<B> {
     type Data = Bytes;
-    type Error = BoxError;
+    type Error = B::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         self.asked = true;
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
         let frame = Pin::new(body).poll_frame(context);
@@ -55,7 +60,7 @@ impl HttpBody for Discarding {
     }
 }
 
-impl Drop for Discarding {
+impl<B: Discardable> Drop for Discarding<B> {
     fn drop(&mut self) {
         if self.ended || !self.asked || self.is_end_stream() {
             return;
@@ -71,7 +76,7 @@ impl Drop for Discarding {
     }
 }
 
-async fn discard(mut body: Body) {
+async fn discard(mut body: impl Discardable) {
     let mut left = MOST_BYTES;
     while let Some(Ok(frame)) = body.frame().await {
         let length = frame.data_ref().map_or(0, Bytes::len);

@@ -40,7 +40,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::ServiceExt as _;
 use tower_service::Service;
 
 use crate::config::Config;
@@ -59,10 +58,6 @@ const IDLE: Duration = Duration::from_secs(300);
 
 /// How many connections over the limit are told so at the same time; more are just closed.
 const MAX_TURNED_AWAY: usize = 64;
-
-/// The peer's address, an extension of each request.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct PeerAddr(pub SocketAddr);
 
 /// How connections are bounded and timed.
 #[derive(Clone, Debug)]
@@ -188,9 +183,14 @@ impl Listener {
         self.connections.clone()
     }
 
-    /// Serves until `stop` is cancelled; then accepts no more, lets running requests go on for
+    /// Serves each connection with what `service` makes for its peer, which is always ready, until
+    /// `stop` is cancelled; then accepts no more, lets running requests go on for
     /// `shutdown_timeout` at most, and closes what is left.
-    pub async fn serve<S>(self, service: S, stop: CancellationToken) -> Drained
+    pub async fn serve<S>(
+        self,
+        service: impl Fn(SocketAddr) -> S,
+        stop: CancellationToken,
+    ) -> Drained
     where
         S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
         S: Clone + Send + 'static,
@@ -209,7 +209,8 @@ impl Listener {
             stop: stop.clone(),
             cut: cut.clone(),
         };
-        accept(&mut socket, &stop, |stream, peer| keeper.take(stream, peer, &service)).await;
+        accept(&mut socket, &stop, |stream, peer| keeper.take(stream, peer, || service(peer)))
+            .await;
         // From here on the system refuses connections.
         drop(socket);
         keeper.tasks.close();
@@ -301,7 +302,7 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn take<S>(&self, stream: TcpStream, peer: SocketAddr, service: &S)
+    fn take<S>(&self, stream: TcpStream, peer: SocketAddr, service: impl FnOnce() -> S)
     where
         S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
         S: Clone + Send + 'static,
@@ -325,7 +326,7 @@ impl Keeper {
             _counted: self.connections.enter(),
             _slot: slot,
         };
-        self.tasks.spawn(connection.run(stream, service.clone()));
+        self.tasks.spawn(connection.run(stream, service()));
     }
 }
 
@@ -385,7 +386,7 @@ impl Connection {
         S::Future: Send + 'static,
     {
         let activity = Arc::new(Activity::default());
-        let service = with_peer(service, self.peer, Arc::clone(&activity));
+        let service = watched(service, Arc::clone(&activity));
         let stream = TokioIo::new(Progress::new(stream, self.answer_timeout));
         let connection = self.http.serve_connection_with_upgrades(stream, service);
         let mut connection = pin!(connection);
@@ -427,10 +428,9 @@ impl Connection {
     }
 }
 
-/// The service of one connection: each request carries the peer's address and is counted.
-fn with_peer<S>(
+/// The service of one connection, whose requests are counted.
+fn watched<S>(
     service: S,
-    peer: SocketAddr,
     activity: Arc<Activity>,
 ) -> impl hyper::service::Service<
     Request<Incoming>,
@@ -443,12 +443,11 @@ where
     S: Clone + Send + 'static,
     S::Future: Send + 'static,
 {
-    hyper::service::service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(PeerAddr(peer));
+    hyper::service::service_fn(move |request: Request<Incoming>| {
         activity.begun.fetch_add(1, Ordering::Relaxed);
         activity.running.fetch_add(1, Ordering::Relaxed);
         let running = Counted(Arc::clone(&activity.running));
-        let answer = service.clone().oneshot(request);
+        let answer = service.clone().call(request);
         async move {
             let _running = running;
             answer.await

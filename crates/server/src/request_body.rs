@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use http_body_util::BodyExt as _;
-use leasehold_guard::body::{Body, BoxError};
+use leasehold_guard::body::BoxError;
 use tokio::time::{Instant, Sleep, sleep};
 
 /// What reading a body fails with when its client has fallen silent.
@@ -17,15 +16,16 @@ pub struct BodyTimedOut(pub Duration);
 
 /// `body`, which fails with [`BodyTimedOut`] when it is waited for so long. Time in which nobody
 /// waits does not count: then the silence is ours.
-pub fn timed<B>(body: B, silence: Duration) -> Body
+pub fn timed<B>(body: B, silence: Duration) -> Timed<B>
 where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    Timed { body, silence, timer: None }.boxed_unsync()
+    Timed { body, silence, timer: None }
 }
 
-struct Timed<B> {
+/// A body that may not fall silent: see [`timed`].
+pub struct Timed<B> {
     body: B,
     silence: Duration,
     /// Set while somebody waits. Made at the first wait: most bodies come with their heads.
@@ -78,6 +78,7 @@ where
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::BodyExt as _;
     use http_body_util::channel::Channel;
 
     use super::*;

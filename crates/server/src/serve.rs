@@ -1,6 +1,7 @@
 //! Puts everything together and runs it.
 
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -79,12 +80,17 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 
     greet(&config, listener.local_addr());
     let drained = CancellationToken::new();
-    let service = Service { app: app.clone(), admin: false };
-    let serving = tokio::spawn(listener.serve(service, drained.clone()));
+    let service = |app: Arc<App>, admin| {
+        move |peer: SocketAddr| Service {
+            app: Arc::clone(&app),
+            admin,
+            peer: Arc::from(peer.ip().to_string()),
+        }
+    };
+    let serving = tokio::spawn(listener.serve(service(app.clone(), false), drained.clone()));
     let admin = admin.map(|admin| {
         tracing::info!("the server's own space is also at http://{}", admin.local_addr());
-        let service = Service { app: app.clone(), admin: true };
-        tokio::spawn(admin.serve(service, drained.clone()))
+        tokio::spawn(admin.serve(service(app.clone(), true), drained.clone()))
     });
 
     let mut config = config;
@@ -325,7 +331,7 @@ async fn housekeeping(app: Arc<App>, documents: Arc<Documents>, stop: Cancellati
 
 /// What the program says to who starts it. Nobody has to listen: a pipe that is closed is no reason
 /// not to serve.
-fn greet(config: &Config, address: std::net::SocketAddr) {
+fn greet(config: &Config, address: SocketAddr) {
     let text = greeting(config, address);
     let mut out = std::io::stdout().lock();
     if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -333,7 +339,7 @@ fn greet(config: &Config, address: std::net::SocketAddr) {
     }
 }
 
-fn greeting(config: &Config, address: std::net::SocketAddr) -> String {
+fn greeting(config: &Config, address: SocketAddr) -> String {
     let data: &Path = &config.data;
     let listens = format!(
         "leasehold is listening on http://{address} and keeps its data in {}\n",

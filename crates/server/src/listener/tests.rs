@@ -15,13 +15,15 @@ fn settings() -> Settings {
 }
 
 /// Answers `/slow` after a second, `/never` never, and everything else with the peer's address.
-async fn answer(request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+async fn answer(
+    request: Request<Incoming>,
+    peer: SocketAddr,
+) -> Result<Response<Body>, Infallible> {
     match request.uri().path() {
         "/slow" => sleep(Duration::from_secs(1)).await,
         "/never" => std::future::pending().await,
         _ => {}
     }
-    let peer = request.extensions().get::<PeerAddr>().unwrap().0;
     Ok(Response::new(body::full(peer.to_string())))
 }
 
@@ -36,7 +38,8 @@ fn run(settings: Settings) -> Running {
     let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), settings).unwrap();
     let (address, connections) = (listener.local_addr(), listener.connections());
     let stop = CancellationToken::new();
-    let task = tokio::spawn(listener.serve(tower::service_fn(answer), stop.clone()));
+    let service = |peer| tower::service_fn(move |request| answer(request, peer));
+    let task = tokio::spawn(listener.serve(service, stop.clone()));
     Running { address, connections, stop, task }
 }
 
@@ -69,7 +72,7 @@ async fn rest(mut stream: TcpStream) -> String {
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 
 #[tokio::test]
-async fn a_request_carries_its_peers_address_and_the_port_is_the_real_one() {
+async fn a_request_is_served_for_its_peer_and_the_port_is_the_real_one() {
     let running = run(settings());
     assert_ne!(running.address.port(), 0);
     let stream = running.send(GET).await;
