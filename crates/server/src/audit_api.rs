@@ -4,8 +4,6 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, LINK};
 use http::request::Parts;
@@ -17,6 +15,7 @@ use leasehold_core::ids::{Principal, Seq};
 use leasehold_core::resource::Resource;
 use leasehold_core::time::WallTime;
 use leasehold_faces::json_api::asking::form_pairs;
+use leasehold_faces::json_api::cursor;
 use leasehold_faces::json_api::fields::malformed;
 use leasehold_faces::json_api::shown::{DEFAULT_LIMIT, limit};
 use leasehold_guard::body::full;
@@ -110,7 +109,7 @@ impl App {
         let form = form(&head.headers);
         let asked = query.clone();
         let page = self.trail.ask(move |reader| reader.query(&asked)).await?;
-        let next = page.next.map(|seq| cursor(seq, query.descending));
+        let next = page.next.map(|seq| cursor_at(seq, query.descending));
         // Asked again of what is shown: a filter must not tell what a rule hides.
         let shown: Vec<(Record, Vec<u8>)> = page
             .items
@@ -355,22 +354,14 @@ fn moment(field: &str, text: &str, now: WallTime) -> Result<WallTime, Box<Proble
     })
 }
 
-fn cursor(seq: Seq, descending: bool) -> String {
-    URL_SAFE_NO_PAD.encode(format!("{}{seq}", if descending { 'd' } else { 'a' }))
+fn cursor_at(seq: Seq, descending: bool) -> String {
+    cursor::encode(if descending { 'd' } else { 'a' }, seq.0)
 }
 
 fn read_cursor(text: &str) -> Result<(Seq, bool), Box<Problem>> {
-    let decoded = URL_SAFE_NO_PAD.decode(text).ok().and_then(|raw| String::from_utf8(raw).ok());
-    decoded
-        .and_then(|text| {
-            let descending = match text.chars().next()? {
-                'a' => false,
-                'd' => true,
-                _ => return None,
-            };
-            let seq = text[1..].parse().ok().filter(|seq| *seq <= MAX_SEQ)?;
-            Some((Seq(seq), descending))
-        })
+    cursor::decode(text)
+        .filter(|(list, seq)| matches!(list, 'a' | 'd') && *seq <= MAX_SEQ)
+        .map(|(list, seq)| (Seq(seq), list == 'd'))
         .ok_or_else(|| malformed("cursor", "`cursor` is none that this list gave."))
 }
 
@@ -503,7 +494,7 @@ mod tests {
         ] {
             assert_eq!(field(query), Err(name.into()), "{query}");
         }
-        let other_order = format!("cursor={}&order=desc", cursor(Seq(5), false));
+        let other_order = format!("cursor={}&order=desc", cursor_at(Seq(5), false));
         assert_eq!(field(&other_order), Err("cursor".into()));
     }
 

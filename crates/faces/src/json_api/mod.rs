@@ -6,6 +6,7 @@
 
 pub mod acquire;
 pub mod asking;
+pub mod cursor;
 pub mod endpoint;
 pub mod fields;
 pub mod freeze;

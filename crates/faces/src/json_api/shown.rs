@@ -1,7 +1,5 @@
 //! Looking at locks: of one resource, one by its id, and all.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{Method, StatusCode};
 use leasehold_core::caller::Permission;
 use leasehold_core::holder::BreakPreview;
@@ -19,11 +17,14 @@ use leasehold_problems::{Name, Problem};
 use serde_json::{Value, json};
 
 use super::asking::form_pairs;
+use super::cursor;
 use super::fields::malformed;
 use super::{JsonApi, json as answer};
 
 /// No fence reaches this.
 const MAX_FENCE: u64 = 1 << 53;
+/// The letter of this list in its cursors.
+const LIST: char = 'l';
 /// The most items of one page, and how many without a word.
 pub const MAX_LIMIT: usize = 1000;
 /// How many items a page has where nothing is asked.
@@ -118,7 +119,8 @@ impl JsonApi {
             .await;
         let (locks, next) = listed.map_err(|error| Box::new(engine_error(error)))?;
         let items: Vec<Shown<'_>> = locks.iter().map(|lock| telling.lock_shown(lock)).collect();
-        let body = json!({ "items": items, "next": next.map(cursor) });
+        let body =
+            json!({ "items": items, "next": next.map(|fence| cursor::encode(LIST, fence.0)) });
         Ok(answer(StatusCode::OK, &body))
     }
 }
@@ -194,16 +196,9 @@ pub fn limit(text: &str) -> Result<usize, Box<Problem>> {
         .ok_or_else(|| malformed("limit", "`limit` has to be from 1 to 1000."))
 }
 
-fn cursor(fence: Fence) -> String {
-    URL_SAFE_NO_PAD.encode(format!("l{}", fence.0))
-}
-
 fn read_cursor(text: &str) -> Result<Fence, Box<Problem>> {
-    let decoded = URL_SAFE_NO_PAD.decode(text).ok();
-    decoded
-        .and_then(|bytes| String::from_utf8(bytes).ok())
-        .and_then(|text| text.strip_prefix('l')?.parse().ok())
-        .filter(|fence| *fence < MAX_FENCE)
-        .map(Fence)
+    cursor::decode(text)
+        .filter(|(list, fence)| *list == LIST && *fence < MAX_FENCE)
+        .map(|(_, fence)| Fence(fence))
         .ok_or_else(|| malformed("cursor", "`cursor` is none that this list gave."))
 }

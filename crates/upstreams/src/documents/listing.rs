@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::Settings;
 use super::answer;
+use super::cursor;
 use super::key::Key;
 use super::preconditions::{Access, Conditions, Current, Verdict};
 use super::query::Query;
@@ -87,7 +88,7 @@ fn list(
     key: &Key,
 ) -> rusqlite::Result<Result<Response<Bytes>, Box<Problem>>> {
     let Question { resource, query, .. } = question;
-    let mut after = match query.cursor.as_deref().map(|cursor| decode_cursor(resource, cursor)) {
+    let mut after = match query.cursor.as_deref().map(|cursor| cursor::decode(resource, cursor)) {
         Some(None) => return Ok(Err(answer::bad_cursor())),
         Some(Some(name)) => Some(name),
         None => None,
@@ -102,7 +103,7 @@ fn list(
     let mut page = Page { items: Vec::new(), next: None };
     while let Some(child) = store::next_child(connection, key, after.as_deref())? {
         if page.items.len() == limit {
-            page.next = after.map(|name| encode_cursor(resource, &name));
+            page.next = after.map(|name| cursor::encode(resource, &name));
             break;
         }
         after = Some(child.name.clone());
@@ -131,47 +132,4 @@ fn item(
         None => (None, None, None),
     };
     Ok(Item { resource, id: child.name, etag, last_modified, media_type, has_children })
-}
-
-/// A cursor: what list it is of, and the last name of the page, in hexadecimal.
-fn encode_cursor(resource: &Resource, name: &str) -> String {
-    let mark = mark(resource, name).to_be_bytes();
-    mark.iter().chain(name.as_bytes()).map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn decode_cursor(resource: &Resource, cursor: &str) -> Option<String> {
-    let digits = cursor.chars().map(|digit| digit.to_digit(16)).collect::<Option<Vec<_>>>()?;
-    if digits.len() % 2 != 0 {
-        return None;
-    }
-    let bytes: Vec<u8> = digits
-        .chunks_exact(2)
-        .map(|pair| u8::try_from(pair[0] << 4 | pair[1]))
-        .collect::<Result<_, _>>()
-        .ok()?;
-    let (marked, name) = bytes.split_first_chunk()?;
-    let name = std::str::from_utf8(name).ok()?;
-    (mark(resource, name) == u32::from_be_bytes(*marked)).then(|| name.to_owned())
-}
-
-/// FNV-1a. A check against mistakes; a forged cursor shows nothing that the list does not.
-fn mark(resource: &Resource, name: &str) -> u32 {
-    let bytes = resource.as_str().bytes().chain([0]).chain(name.bytes());
-    bytes.fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cursor_is_good_for_the_list_that_gave_it_only() {
-        let (a, b) = (Resource::parse("/a").unwrap(), Resource::parse("/b").unwrap());
-        let cursor = encode_cursor(&a, "é x");
-        assert_eq!(decode_cursor(&a, &cursor).as_deref(), Some("é x"));
-        assert_eq!(decode_cursor(&b, &cursor), None);
-        for bad in ["", "0", "zz", "é", "00000000", &cursor[1..], &cursor[2..], &cursor[..8]] {
-            assert_eq!(decode_cursor(&a, bad), None, "{bad}");
-        }
-    }
 }

@@ -16,6 +16,7 @@
 mod answer;
 mod apply;
 mod batch;
+pub mod cursor;
 mod key;
 mod listing;
 mod media;
