@@ -4,13 +4,13 @@ a time.
 A history is a list of operations, each with when it was sent, when its answer came, and what the
 answer was. It is linearizable when the operations can be put in one order that keeps to real time
 (what ended before another began comes first) and in which a simple sequential object, `step`, would
-have given the same answers. The search is that of Wing and Gong (1993) with Lowe's memory of what was
-tried: after a set of operations, in a state, nothing is looked at twice.
+have given the same answers. The search is that of Wing and Gong (1993) with Lowe's memory of what
+was tried: after a set of operations, in a state, nothing is looked at twice.
 
 What was not answered may have happened at any time after it was sent, or never. So may the end of a
 lock by its deadline: it is an operation of its own, that could begin when the last promise that was
-made of the lock had passed, and not before. Where nothing disturbs the server, a lock also has to end
-in time: no answer may rest on it when its latest end is over.
+made of the lock had passed, and not before. Where nothing disturbs the server, a lock also has to
+end in time: no answer may rest on it when its latest end is over.
 """
 
 import math
@@ -20,9 +20,9 @@ from collections import namedtuple
 # kind, given and result: see `step`.
 Operation = namedtuple("Operation", "kind sent answered given result required")
 
-# value: what the document is (None: there is none). holder: the fence of the live lock, or the name of
-# an acquire that was not answered. last: the holder of the latest lock, also after its end. ended: the
-# number of the operation that ended it. top: the greatest fence that is known.
+# value: what the document is (None: there is none). holder: the fence of the live lock, or the name
+# of an acquire that was not answered. last: the holder of the latest lock, also after its end.
+# ended: the number of the operation that ended it. top: the greatest fence that is known.
 State = namedtuple("State", "value holder last ended top")
 
 EMPTY = State(None, None, None, -1, 0)
@@ -42,8 +42,8 @@ def known(fence):
 class History:
     """The operations of one resource.
 
-    `calm`: whether nothing disturbed the server, so that locks have to end in time; `late` is how many
-    seconds they may be late.
+    `calm`: whether nothing disturbed the server, so that locks have to end in time; `late` is how
+    many seconds they may be late.
     """
 
     def __init__(self, calm=False, late=1.0):
@@ -69,7 +69,7 @@ class History:
     def ends(self, fence):
         return self.latest[fence] if self.calm and fence in self.latest else math.inf
 
-    # -- the search ---------------------------------------------------------------------------------
+    # -- the search -------------------------------------------------------------------------------
 
     def explain(self):
         """None when the history can be explained, and otherwise what cannot be."""
@@ -182,8 +182,8 @@ ANY = "anything"
 def may_write(op, state, token, operations, history):
     """Whether the guard lets a write pass: with the token of the live lock, or where there is none.
 
-    A write that was let through while its lock lived may still be on its way when the lock ends; until
-    it has landed, nobody else is granted one.
+    A write that was let through while its lock lived may still be on its way when the lock ends;
+    until it has landed, nobody else is granted one.
     """
     if state.holder == token:
         return True
@@ -246,11 +246,12 @@ def search(operations, history):
                 following.append((op.required, -op.answered, number, after))
         if steps > MOST_STEPS:
             raise Undecided(f"{count} operations, {steps} steps")
-        # The last is looked at first: what is certain before what may be, early ends before late ones.
+        # The last is looked at first: what is certain before what may be, early ends before late.
         following.sort(key=lambda each: (each[0], each[1], each[2]))
         for _, _, number, after in following:
             stack.append((done | 1 << number, after))
-    left = [op for number, op in enumerate(operations) if op.required and not best_done >> number & 1]
+    certain = [(number, op) for number, op in enumerate(operations) if op.required]
+    left = [op for number, op in certain if not best_done >> number & 1]
     left.sort(key=lambda op: op.answered)
     shown = "; ".join(show(op) for op in left[:3])
     return f"{best} of {everything.bit_count()} can be explained, until {best_state}; then {shown}"
