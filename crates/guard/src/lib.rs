@@ -1,7 +1,7 @@
 //! The one path for every write: targets, tokens, admission, the permit, the record.
 //!
 //! Modules in reading order: bodies ([`body`]) and what they take of
-//! memory ([`memory`]), who asks ([`call`]), what holds where ([`rules`]),
+//! memory ([`memory`], [`kept`]), who asks ([`call`]), what holds where ([`rules`]),
 //! what stands behind ([`upstream`]), what a request says of locks ([`tokens`], [`if_header`]),
 //! the guard ([`guard`]), how a lock is shown ([`shown`]), and how a refusal is told ([`telling`]).
 
@@ -9,6 +9,7 @@ pub mod body;
 pub mod call;
 pub mod guard;
 pub mod if_header;
+pub mod kept;
 pub mod memory;
 pub mod rules;
 pub mod shown;

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -24,6 +25,7 @@ pub const SMALL: usize = 64 << 10;
 #[derive(Debug)]
 pub struct Memory {
     most: usize,
+    patience: Duration,
     used: AtomicUsize,
 }
 
@@ -40,10 +42,10 @@ pub struct Share {
 pub struct NoRoom;
 
 impl Memory {
-    /// So many bytes.
+    /// So many bytes, and how long an answer may keep its own while nobody takes any of it.
     #[must_use]
-    pub fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { most, used: AtomicUsize::new(0) })
+    pub fn new(most: usize, patience: Duration) -> Arc<Self> {
+        Arc::new(Self { most, patience, used: AtomicUsize::new(0) })
     }
 
     /// How many bytes are taken.
@@ -60,6 +62,10 @@ impl Memory {
 }
 
 impl Share {
+    pub(crate) fn patience(&self) -> Duration {
+        self.memory.patience
+    }
+
     /// Takes so many bytes more.
     ///
     /// # Errors
@@ -126,26 +132,6 @@ impl<B: HttpBody<Data = Bytes, Error = BoxError> + Unpin> HttpBody for Counted<B
     }
 }
 
-/// `body`, whose bytes keep `share` until the last of them has been let go.
-#[must_use]
-pub fn kept(body: Body, share: Arc<Share>) -> Body {
-    let keep = move |frame: Frame<Bytes>| {
-        frame.map_data(|bytes| Bytes::from_owner(Kept { bytes, _share: share.clone() }))
-    };
-    body.map_frame(keep).boxed_unsync()
-}
-
-struct Kept {
-    bytes: Bytes,
-    _share: Arc<Share>,
-}
-
-impl AsRef<[u8]> for Kept {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
 /// The refusal of a request whose body could not be read to its end.
 #[must_use]
 pub fn broke_off(error: &BoxError) -> Box<Problem> {
@@ -171,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_quarter_is_kept_for_small_bodies_and_all_is_given_back() {
-        let memory = Memory::new(16 * SMALL);
+        let memory = Memory::new(16 * SMALL, Duration::MAX);
         let large = memory.share();
         assert_eq!(large.grow(12 * SMALL + 1), Err(NoRoom));
         large.grow(12 * SMALL).unwrap();
@@ -190,25 +176,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_fails_where_there_is_no_room_and_an_answer_keeps_its_own() {
-        let memory = Memory::new(4 * SMALL);
+    async fn a_body_fails_where_there_is_no_room() {
+        let memory = Memory::new(4 * SMALL, Duration::MAX);
         let share = memory.share();
         let read = counted(full(vec![0; 3 * SMALL]), share.clone()).collect().await;
         assert_eq!(read.unwrap().to_bytes().len(), 3 * SMALL);
         let error = counted(full(vec![0; SMALL + 1]), memory.share()).collect().await.unwrap_err();
         assert_eq!(broke_off(&error).name, Name::Unavailable);
         drop(share);
-        let answer = memory.share();
-        answer.grow(2 * SMALL).unwrap();
-        let mut body = kept(full(vec![7; 2 * SMALL]), answer);
-        let bytes = body.frame().await.unwrap().unwrap().into_data().unwrap();
-        drop(body);
-        assert_eq!((memory.used(), bytes[1]), (2 * SMALL, 7));
-        // What is left to send keeps all of it.
-        let rest = bytes.slice(SMALL..);
-        drop(bytes);
-        assert_eq!(memory.used(), 2 * SMALL);
-        drop(rest);
         assert_eq!(memory.used(), 0);
     }
 }

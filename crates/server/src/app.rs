@@ -21,6 +21,7 @@ use leasehold_faces::json_api::{JsonApi, options};
 use leasehold_guard::body::{Body, empty, full};
 use leasehold_guard::call::Call;
 use leasehold_guard::guard::{Guard, is_safe};
+use leasehold_guard::kept::kept;
 use leasehold_guard::memory::{self, Memory, Share, counted};
 use leasehold_guard::rules::Rules;
 use leasehold_guard::upstream::Answer;
@@ -169,7 +170,7 @@ impl App {
         }
         let share = self.memory.share();
         if share.grow(length).is_ok() {
-            return Ok(response.map(|body| memory::kept(body, share)));
+            return Ok(response.map(|body| kept(body, share)));
         }
         if is_safe(method) {
             return Err(memory::no_room());

@@ -15,7 +15,8 @@ use leasehold_faces::json_api::json;
 use leasehold_guard::body::Body;
 use leasehold_guard::call::Call;
 use leasehold_guard::guard::{Claims, Work, may_be_of_the_rest};
-use leasehold_guard::memory::{Memory, SMALL, kept};
+use leasehold_guard::kept::kept;
+use leasehold_guard::memory::{Memory, SMALL};
 use leasehold_guard::rules::Rules;
 use leasehold_guard::telling::Telling;
 use leasehold_guard::tokens;
@@ -317,5 +318,6 @@ fn told(answers: Vec<Response<Bytes>>, memory: &Arc<Memory>) -> Response<Body> {
             value!({ "status": answer.status().as_u16(), "headers": headers, "body": body })
         })
         .collect();
-    json(StatusCode::OK, &value!({ "results": results })).map(|body| kept(body, share))
+    let response = json(StatusCode::OK, &value!({ "results": results }));
+    if fits && SMALL < length { response.map(|body| kept(body, share)) } else { response }
 }

@@ -196,7 +196,10 @@ async fn assemble(
         prefix: config.prefix.clone(),
         lock_suffix: config.lock_suffix.clone(),
         body_timeout: config.limits.body_timeout,
-        memory: Memory::new(usize::try_from(config.limits.max_buffered).unwrap_or(usize::MAX)),
+        memory: Memory::new(
+            usize::try_from(config.limits.max_buffered).unwrap_or(usize::MAX),
+            config.limits.answer_timeout,
+        ),
         stop,
     });
     Ok(Assembled { app, running, documents })
