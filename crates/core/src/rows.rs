@@ -7,28 +7,109 @@
 //! Row names: `lock/{lock_id}`, `ended/{lease_ms, 20 digits}/{lock_id}`, `freeze/{resource}`,
 //! `open/{seq, 20 digits}`, `meta`. Values are JSON.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::event::{Event, EventBody};
 use crate::ids::{Fence, LockId, Seq};
-use crate::lock::{Break, Ended, Ending, LetGo, Lock, OpenAdmission};
+use crate::lock::{Break, Ended, Ending, Freeze, LetGo, Lock, OpenAdmission};
+use crate::resource::Resource;
 use crate::time::{LeaseTime, WallTime};
 
 /// How long it is known how a lock ended, in milliseconds of the lease clock: 24 h.
 pub const ENDED_KEPT_MS: u64 = 24 * 60 * 60 * 1000;
 
+/// The name of a row. They are ordered as their texts are.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Key {
+    /// A lock that has ended, by when it did.
+    Ended(LeaseTime, LockId),
+    /// A freeze.
+    Freeze(Resource),
+    /// A lock that lives.
+    Lock(LockId),
+    /// What the fold has reached.
+    Meta,
+    /// A write under a lock whose end is not known, by its `write_admitted`.
+    Open(Seq),
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ended(lease, id) => write!(f, "ended/{:020}/{id}", lease.0),
+            Self::Freeze(resource) => write!(f, "freeze/{resource}"),
+            Self::Lock(id) => write!(f, "lock/{id}"),
+            Self::Meta => f.write_str("meta"),
+            Self::Open(seq) => write!(f, "open/{:020}", seq.0),
+        }
+    }
+}
+
 /// A store of named rows.
 pub trait Rows {
     /// What the store fails with.
     type Error;
-    /// The value of a row, if there is one.
-    fn get(&mut self, key: &str) -> Result<Option<Vec<u8>>, Self::Error>;
-    /// Sets a row.
-    fn put(&mut self, key: &str, value: &[u8]) -> Result<(), Self::Error>;
+
+    /// A row, if there is one.
+    ///
+    /// # Errors
+    /// When the store fails, or holds what is no such row.
+    fn get(&mut self, key: &Key) -> Result<Option<Row>, FoldError<Self::Error>>;
+
+    /// Sets the row of this name.
+    ///
+    /// # Errors
+    /// When the store fails.
+    fn put(&mut self, row: Row) -> Result<(), FoldError<Self::Error>>;
+
     /// Removes a row, if there is one.
-    fn delete(&mut self, key: &str) -> Result<(), Self::Error>;
+    ///
+    /// # Errors
+    /// When the store fails.
+    fn delete(&mut self, key: &Key) -> Result<(), FoldError<Self::Error>>;
+
     /// Removes every row with `from <= key < to`.
-    fn delete_range(&mut self, from: &str, to: &str) -> Result<(), Self::Error>;
+    ///
+    /// # Errors
+    /// When the store fails.
+    fn delete_range(&mut self, from: &Key, to: &Key) -> Result<(), FoldError<Self::Error>>;
+
+    /// Sets a row of a name that has never been used before.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
+    fn add(&mut self, row: Row) -> Result<(), FoldError<Self::Error>> {
+        self.put(row)
+    }
+
+    /// Removes a row, and gives it back.
+    ///
+    /// # Errors
+    /// As [`Self::get`] and [`Self::delete`].
+    fn take(&mut self, key: &Key) -> Result<Option<Row>, FoldError<Self::Error>> {
+        let row = self.get(key)?;
+        if row.is_some() {
+            self.delete(key)?;
+        }
+        Ok(row)
+    }
+
+    /// Changes a row, if there is one; never its name.
+    ///
+    /// # Errors
+    /// As [`Self::get`] and [`Self::put`].
+    fn edit(
+        &mut self,
+        key: &Key,
+        change: impl FnOnce(&mut Row),
+    ) -> Result<(), FoldError<Self::Error>> {
+        let Some(mut row) = self.get(key)? else { return Ok(()) };
+        change(&mut row);
+        self.put(row)
+    }
 }
 
 /// What the fold has reached, apart from locks.
@@ -49,7 +130,7 @@ pub struct Meta {
 pub enum FoldError<E> {
     /// The store failed.
     #[error("the row store failed")]
-    Store(#[source] E),
+    Store(#[from] E),
     /// A row is not what it should be.
     #[error("the row `{key}` cannot be read")]
     Row {
@@ -67,20 +148,6 @@ pub enum FoldError<E> {
         /// The event that came.
         found: Seq,
     },
-}
-
-/// The name of a live lock's row.
-#[must_use]
-pub fn lock_key(id: LockId) -> String {
-    format!("lock/{id}")
-}
-
-fn ended_key(lease: LeaseTime, id: LockId) -> String {
-    format!("ended/{:020}/{id}", lease.0)
-}
-
-fn open_key(seq: Seq) -> String {
-    format!("open/{:020}", seq.0)
 }
 
 /// Folds one event into the rows. `meta` is the fold's own; write it with [`put_meta`] at the end
@@ -101,7 +168,7 @@ pub fn fold<R: Rows>(
     match &event.body {
         EventBody::Acquired(grant) => {
             meta.fence = meta.fence.max(grant.fence);
-            put(rows, &lock_key(grant.lock_id), &Lock::new((**grant).clone()))?;
+            rows.add(Row::Lock(Box::new(Lock::new((**grant).clone()))))?;
         }
         EventBody::Renewed { lock, ttl_ms, deadline } => change(rows, lock.lock_id, |row| {
             row.renew(*ttl_ms, *deadline);
@@ -125,15 +192,15 @@ pub fn fold<R: Rows>(
             meta.fence = meta.fence.max(to.fence);
             let ending = Ending::Transferred { successor: to.lock_id, to: to.holder.clone() };
             end(rows, lock.lock_id, ending, event.lease, event.at)?;
-            put(rows, &lock_key(to.lock_id), &Lock::new((**to).clone()))?;
+            rows.add(Row::Lock(Box::new(Lock::new((**to).clone()))))?;
         }
         EventBody::Requested { lock, by, message } => change(rows, lock.lock_id, |row| {
             row.requested =
                 Some(Box::new(LetGo { by: by.clone(), message: message.clone(), at: event.at }));
         })?,
-        EventBody::Frozen(freeze) => put(rows, &format!("freeze/{}", freeze.resource), freeze)?,
+        EventBody::Frozen(freeze) => rows.put(Row::Freeze(freeze.clone()))?,
         EventBody::Unfrozen { resource, .. } => {
-            rows.delete(&format!("freeze/{resource}")).map_err(FoldError::Store)?;
+            rows.delete(&Key::Freeze(resource.clone()))?;
         }
         EventBody::WriteAdmitted { lock, method, resource, admission } => {
             change(rows, lock.lock_id, |row| row.used = true)?;
@@ -148,10 +215,10 @@ pub fn fold<R: Rows>(
                 method: method.clone(),
                 resource: resource.clone(),
             };
-            put(rows, &open_key(event.seq), &open)?;
+            rows.add(Row::Open(Box::new(open)))?;
         }
         EventBody::WriteCompleted { admitted, .. } => {
-            rows.delete(&open_key(*admitted)).map_err(FoldError::Store)?;
+            rows.delete(&Key::Open(*admitted))?;
         }
         EventBody::Recovered { incarnation, fence_floor, .. } => {
             meta.incarnation = incarnation.to_string();
@@ -168,9 +235,10 @@ pub fn fold<R: Rows>(
 /// When the store fails.
 pub fn put_meta<R: Rows>(meta: &Meta, rows: &mut R) -> Result<(), FoldError<R::Error>> {
     let kept_from = LeaseTime(meta.lease_ms.0.saturating_sub(ENDED_KEPT_MS));
-    rows.delete_range("ended/", &format!("ended/{:020}/", kept_from.0))
-        .map_err(FoldError::Store)?;
-    put(rows, "meta", meta)
+    let nobody = LockId(Uuid::nil());
+    let oldest = Key::Ended(LeaseTime(0), nobody);
+    rows.delete_range(&oldest, &Key::Ended(kept_from, nobody))?;
+    rows.put(Row::Meta(meta.clone()))
 }
 
 /// Reads `meta`; the default where there is none.
@@ -178,9 +246,9 @@ pub fn put_meta<R: Rows>(meta: &Meta, rows: &mut R) -> Result<(), FoldError<R::E
 /// # Errors
 /// When the store fails or the row is unreadable.
 pub fn get_meta<R: Rows>(rows: &mut R) -> Result<Meta, FoldError<R::Error>> {
-    match rows.get("meta").map_err(FoldError::Store)? {
-        Some(bytes) => parse("meta", &bytes),
-        None => Ok(Meta::default()),
+    match rows.get(&Key::Meta)? {
+        Some(Row::Meta(meta)) => Ok(meta),
+        _ => Ok(Meta::default()),
     }
 }
 
@@ -192,7 +260,7 @@ pub enum Row {
     /// A lock that has ended.
     Ended(Box<Ended>),
     /// A freeze.
-    Freeze(crate::lock::Freeze),
+    Freeze(Freeze),
     /// A write under a lock whose end is not known.
     Open(Box<OpenAdmission>),
     /// What the fold has reached.
@@ -214,33 +282,45 @@ impl Row {
             _ => return Ok(None),
         }))
     }
-}
 
-fn parse<T: serde::de::DeserializeOwned, E>(key: &str, bytes: &[u8]) -> Result<T, FoldError<E>> {
-    serde_json::from_slice(bytes).map_err(|source| FoldError::Row { key: key.to_owned(), source })
-}
+    /// Its name.
+    #[must_use]
+    pub fn key(&self) -> Key {
+        match self {
+            Self::Lock(lock) => Key::Lock(lock.grant.lock_id),
+            Self::Ended(ended) => Key::Ended(ended.lease, ended.lock_id),
+            Self::Freeze(freeze) => Key::Freeze(freeze.resource.clone()),
+            Self::Open(open) => Key::Open(open.seq),
+            Self::Meta(_) => Key::Meta,
+        }
+    }
 
-fn put<R: Rows, T: Serialize>(
-    rows: &mut R,
-    key: &str,
-    value: &T,
-) -> Result<(), FoldError<R::Error>> {
-    let bytes = serde_json::to_vec(value)
-        .map_err(|source| FoldError::Row { key: key.to_owned(), source })?;
-    rows.put(key, &bytes).map_err(FoldError::Store)
+    /// Its value, as [`Self::parse`] reads it.
+    ///
+    /// # Errors
+    /// When it cannot be written as JSON, which no row of this version is.
+    pub fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
+        match self {
+            Self::Lock(lock) => serde_json::to_vec(lock),
+            Self::Ended(ended) => serde_json::to_vec(ended),
+            Self::Freeze(freeze) => serde_json::to_vec(freeze),
+            Self::Open(open) => serde_json::to_vec(open),
+            Self::Meta(meta) => serde_json::to_vec(meta),
+        }
+    }
 }
 
 fn change<R: Rows>(
     rows: &mut R,
     id: LockId,
-    edit: impl FnOnce(&mut Lock),
+    change: impl FnOnce(&mut Lock),
 ) -> Result<(), FoldError<R::Error>> {
-    let key = lock_key(id);
     // A write admitted under a lock may complete after the lock has ended.
-    let Some(bytes) = rows.get(&key).map_err(FoldError::Store)? else { return Ok(()) };
-    let mut lock = parse(&key, &bytes)?;
-    edit(&mut lock);
-    put(rows, &key, &lock)
+    rows.edit(&Key::Lock(id), |row| {
+        if let Row::Lock(lock) = row {
+            change(lock);
+        }
+    })
 }
 
 fn end<R: Rows>(
@@ -250,9 +330,8 @@ fn end<R: Rows>(
     lease: LeaseTime,
     at: WallTime,
 ) -> Result<(), FoldError<R::Error>> {
-    let key = lock_key(id);
-    let Some(bytes) = rows.get(&key).map_err(FoldError::Store)? else { return Ok(()) };
-    let lock: Lock = parse(&key, &bytes)?;
-    rows.delete(&key).map_err(FoldError::Store)?;
-    put(rows, &ended_key(lease, id), &lock.ended(ending, lease, at))
+    match rows.take(&Key::Lock(id))? {
+        Some(Row::Lock(lock)) => rows.add(Row::Ended(Box::new(lock.ended(ending, lease, at)))),
+        _ => Ok(()),
+    }
 }

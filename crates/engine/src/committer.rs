@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use leasehold_core::event::{Event, EventBody, Origin, RecoveryCause, WriteResult};
-use leasehold_core::ids::Seq;
 use leasehold_core::lock::OpenAdmission;
 use leasehold_core::state::State;
 use leasehold_core::table::{LockTable, TableLimits};
@@ -91,7 +90,7 @@ impl Committer {
         }
         let now = self.shared.clock.monotonic();
         if !events.is_empty() || now.saturating_sub(self.reading_at) >= READING {
-            self.commit(&events, lease);
+            self.commit(events, lease);
         }
         // Between two commits, also when there is always another to come.
         self.trim();
@@ -143,16 +142,19 @@ impl Committer {
         (events, lease)
     }
 
-    fn commit(&mut self, events: &[Event], lease: LeaseTime) {
+    fn commit(&mut self, events: Vec<Event>, lease: LeaseTime) {
         let began = self.shared.clock.monotonic();
-        let result = self.log.append(&Group { events, lease });
+        let result = self.log.append(&Group { events: &events, lease });
         match result {
             Ok(()) => {
                 self.reading_at = self.shared.clock.monotonic();
                 if let Some(last) = events.last() {
-                    self.committed(last.seq);
+                    self.shared.durable.store(last.seq.0, Ordering::Release);
+                    self.shared.settle.notify_one();
                     let took = self.reading_at.saturating_sub(began);
-                    self.observer.committed(events, took, &self.log.head());
+                    let head = self.log.head();
+                    self.observer.committed(&events, took, &head);
+                    self.follower.committed(events, &head);
                 }
             }
             Err(error) => {
@@ -163,12 +165,6 @@ impl Committer {
                 self.break_off();
             }
         }
-    }
-
-    fn committed(&self, newest: Seq) {
-        self.shared.durable.store(newest.0, Ordering::Release);
-        self.shared.settle.notify_one();
-        self.follower.notify(newest);
     }
 
     /// A failed commit is unknown, not undone: everything that waits for it is told so, the table

@@ -1,8 +1,11 @@
 //! The follower: keeps the index up with the log, in a thread of its own.
 //!
 //! What always holds:
-//! - it never slows the log down: telling it of a commit is two atomic steps, it reads through a
-//!   connection of its own, and no read transaction stays open while it waits;
+//! - it never slows the log down: telling it of a commit is a push to a queue that nobody holds for
+//!   long, it reads through a connection of its own, and no read transaction stays open while it
+//!   waits;
+//! - it takes events from the queue while it keeps up, and from the log when it does not: the queue
+//!   is bounded, and what is in it is durable;
 //! - it works in batches and rests after each, so that it takes a part of one core only, unless
 //!   it has fallen far behind;
 //! - rows, blocks and their positions change in one transaction;
@@ -13,6 +16,7 @@
 //! reached, a start folds it.
 
 mod load;
+mod recent;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,14 +24,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
+use leasehold_core::event::Event;
 use leasehold_core::ids::Seq;
-use leasehold_core::rows::{self, FoldError};
+use leasehold_core::rows::{self, FoldError, Meta};
 use rusqlite::Connection;
 
+use self::recent::Recent;
 use crate::connect::{self, StoreError, failed};
 use crate::folder::DataFolder;
 use crate::index::{self, BLOCK, Block, Probe, Reached, RowTable, Terms};
-use crate::log::{NO_HASH, Stored, StoredError, Trimmed, hash, sqlite};
+use crate::log::{Hash, Head, Stored, StoredError, Trimmed, hash, sqlite};
 use crate::recovery::IndexState;
 pub use load::{LoadError, LoadReport, Loaded, load};
 
@@ -81,6 +87,7 @@ pub struct FollowerHandle {
 #[derive(Debug, Default)]
 struct Shared {
     durable: AtomicU64,
+    recent: Recent,
     folded: AtomicU64,
     idle: AtomicBool,
     stop: AtomicBool,
@@ -159,6 +166,12 @@ impl Drop for Follower {
 }
 
 impl FollowerHandle {
+    /// As [`Self::notify`], with the group of events that `head` now ends.
+    pub fn committed(&self, events: Vec<Event>, head: &Head) {
+        self.shared.recent.push(events, head.hash);
+        self.notify(head.seq);
+    }
+
     /// Tells it that events up to `durable` are durable. Wakes it only if it had nothing to do.
     pub fn notify(&self, durable: Seq) {
         self.shared.durable.fetch_max(durable.0, Ordering::SeqCst);
@@ -310,7 +323,7 @@ impl Following {
             Some(worker) => worker,
             None => self.worker.insert(Worker::open(&self.folder)?),
         };
-        let events = worker.batch()?;
+        let events = worker.batch(&self.shared.recent)?;
         self.shared.folded.store(worker.reached.rows.0, Ordering::Relaxed);
         Ok(events)
     }
@@ -377,11 +390,11 @@ impl Worker {
         self.index.is_autocommit().then_some(self.index)
     }
 
-    fn batch(&mut self) -> Result<usize, FollowError> {
-        let events = sqlite::read(&self.log, self.read.next(), BATCH)
-            .map_err(failed("read", &self.log_path))?;
-        let (Some(first), Some(last)) = (events.first(), events.last()) else { return Ok(0) };
-        if first.seq > self.reached.rows.next() {
+    /// Folds what comes next, and says how many events that was.
+    fn batch(&mut self, recent: &Recent) -> Result<usize, FollowError> {
+        let batch = self.next_batch(recent)?;
+        let Some((first, last)) = batch.span() else { return Ok(0) };
+        if first > self.reached.rows.next() {
             return Err(FollowError::TrimmedAway);
         }
         if identity(&self.index_path) != self.identity {
@@ -390,55 +403,125 @@ impl Worker {
         let trimmed = sqlite::trimmed(&self.log).map_err(failed("read", &self.log_path))?;
         let path = self.index_path.clone();
         self.index.execute_batch("BEGIN IMMEDIATE").map_err(failed("write to", &path))?;
-        let reached = self.fold(&events, trimmed)?;
+        let reached = self.fold(&batch, trimmed)?;
         self.index.execute_batch("COMMIT").map_err(failed("write to", &path))?;
         self.reached = reached;
-        self.read = last.seq;
-        Ok(events.len())
+        self.read = last;
+        Ok(batch.len())
+    }
+
+    fn next_batch(&self, recent: &Recent) -> Result<Batch, FollowError> {
+        let next = self.read.next();
+        // What is in the rows already is read for its block only, in its stored form.
+        if next > self.reached.rows
+            && let Some((events, newest)) = recent.take(next, BATCH)
+        {
+            return Ok(Batch::Recent { events, newest });
+        }
+        let events =
+            sqlite::read(&self.log, next, BATCH).map_err(failed("read", &self.log_path))?;
+        Ok(Batch::Stored(events))
     }
 
     /// Writes a batch within a transaction. After an error the worker is of no use any more.
-    fn fold(
-        &mut self,
-        events: &[Stored],
-        trimmed: Option<Trimmed>,
-    ) -> Result<Reached, FollowError> {
+    fn fold(&mut self, batch: &Batch, trimmed: Option<Trimmed>) -> Result<Reached, FollowError> {
         let path = &self.index_path;
-        let mut reached = self.reached;
         let mut table = RowTable::new(&self.index);
-        let mut meta = rows::get_meta(&mut table)?;
-        for stored in events {
-            if stored.seq > reached.rows {
-                let record = stored.record()?;
-                self.terms.add_record(&record);
-                rows::fold(&record.event().map_err(StoredError::from)?, &mut meta, &mut table)?;
-                reached.rows = stored.seq;
-                reached.rows_hash = NO_HASH;
-            } else {
-                let probe = Probe::read(&stored.bytes)
-                    .map_err(|source| StoredError::Json { seq: stored.seq, source })?;
-                self.terms.add(&probe);
+        let meta = rows::get_meta(&mut table)?;
+        let mut fold = Fold { table, meta, terms: &mut self.terms, reached: self.reached };
+        match batch {
+            Batch::Recent { events, newest } => {
+                for event in events {
+                    fold.event(event)?;
+                    fold.seal(event.seq).map_err(failed("write to", path))?;
+                }
+                fold.reached.rows_hash = *newest;
             }
-            if stored.seq.0 % BLOCK == 0 {
-                let (at_min, at_max) = self.terms.span();
-                let id = index::block_of(stored.seq);
-                let block = Block { id, at_min, at_max, filter: self.terms.seal() };
-                index::put_block(&self.index, &block).map_err(failed("write to", path))?;
-                reached.blocks = stored.seq;
+            Batch::Stored(events) => {
+                for stored in events {
+                    if stored.seq > fold.reached.rows {
+                        fold.event(&stored.event()?)?;
+                    } else {
+                        let probe = Probe::read(&stored.bytes)
+                            .map_err(|source| StoredError::Json { seq: stored.seq, source })?;
+                        fold.terms.add(&probe);
+                    }
+                    fold.seal(stored.seq).map_err(failed("write to", path))?;
+                }
+                if let Some(last) = events.last().filter(|last| last.seq == fold.reached.rows) {
+                    fold.reached.rows_hash = hash(&last.bytes);
+                }
             }
         }
-        if let Some(last) = events.last().filter(|last| last.seq == reached.rows) {
-            reached.rows_hash = hash(&last.bytes);
-        }
-        rows::put_meta(&meta, &mut table)?;
-        table.flush().map_err(failed("write to", path))?;
-        reached.rows_sum = reached.rows_sum.wrapping_add(table.sum());
+        let reached = fold.finish()?;
         if let Some(trimmed) = trimmed {
             let gone = index::block_of(trimmed.through.next());
             index::drop_blocks(&self.index, gone).map_err(failed("write to", path))?;
         }
         index::set_reached(&self.index, &reached).map_err(failed("write to", path))?;
         Ok(reached)
+    }
+}
+
+/// What is folded in one transaction.
+enum Batch {
+    /// As they were committed; `newest` is the hash of the last.
+    Recent { events: Vec<Event>, newest: Hash },
+    /// As the log has them.
+    Stored(Vec<Stored>),
+}
+
+impl Batch {
+    fn len(&self) -> usize {
+        match self {
+            Self::Recent { events, .. } => events.len(),
+            Self::Stored(events) => events.len(),
+        }
+    }
+
+    /// The first position and the last; none of an empty one.
+    fn span(&self) -> Option<(Seq, Seq)> {
+        match self {
+            Self::Recent { events, .. } => Some((events.first()?.seq, events.last()?.seq)),
+            Self::Stored(events) => Some((events.first()?.seq, events.last()?.seq)),
+        }
+    }
+}
+
+/// The fold of one batch.
+struct Fold<'a> {
+    table: RowTable<'a>,
+    meta: Meta,
+    terms: &'a mut Terms,
+    reached: Reached,
+}
+
+impl Fold<'_> {
+    /// Folds the event after the newest one in the rows.
+    fn event(&mut self, event: &Event) -> Result<(), FollowError> {
+        self.terms.add_event(event);
+        rows::fold(event, &mut self.meta, &mut self.table)?;
+        self.reached.rows = event.seq;
+        Ok(())
+    }
+
+    /// Writes the block that ends with `seq`, if one does.
+    fn seal(&mut self, seq: Seq) -> rusqlite::Result<()> {
+        if seq.0.is_multiple_of(BLOCK) {
+            let (at_min, at_max) = self.terms.span();
+            let filter = self.terms.seal();
+            let block = Block { id: index::block_of(seq), at_min, at_max, filter };
+            index::put_block(self.table.connection(), &block)?;
+            self.reached.blocks = seq;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Reached, FollowError> {
+        rows::put_meta(&self.meta, &mut self.table)?;
+        self.table.flush()?;
+        self.reached.rows_sum = self.reached.rows_sum.wrapping_add(self.table.sum());
+        Ok(self.reached)
     }
 }
 

@@ -9,7 +9,7 @@ use leasehold_core::event::{Event, EventBody, Origin, RecoveryCause, Subject, Wr
 use leasehold_core::ids::{Fence, LockId, Principal, Seq};
 use leasehold_core::lock::{Depth, Dialect, Freeze, Grant, Idempotency, Json, Mode};
 use leasehold_core::resource::Resource;
-use leasehold_core::rows::{self, Meta, Row, Rows};
+use leasehold_core::rows::{self, FoldError, Key, Meta, Row, Rows};
 use leasehold_core::time::{LeaseTime, WallTime};
 
 use crate::folder::DataFolder;
@@ -250,22 +250,25 @@ pub(crate) struct MapRows(pub(crate) BTreeMap<String, String>);
 impl Rows for MapRows {
     type Error = Infallible;
 
-    fn get(&mut self, key: &str) -> Result<Option<Vec<u8>>, Infallible> {
-        Ok(self.0.get(key).map(|text| text.clone().into_bytes()))
+    fn get(&mut self, key: &Key) -> Result<Option<Row>, FoldError<Infallible>> {
+        let key = key.to_string();
+        Ok(self.0.get(&key).map(|text| Row::parse(&key, text.as_bytes()).unwrap().unwrap()))
     }
 
-    fn put(&mut self, key: &str, value: &[u8]) -> Result<(), Infallible> {
-        self.0.insert(key.to_owned(), String::from_utf8(value.to_vec()).unwrap());
+    fn put(&mut self, row: Row) -> Result<(), FoldError<Infallible>> {
+        let text = String::from_utf8(row.to_json().unwrap()).unwrap();
+        self.0.insert(row.key().to_string(), text);
         Ok(())
     }
 
-    fn delete(&mut self, key: &str) -> Result<(), Infallible> {
-        self.0.remove(key);
+    fn delete(&mut self, key: &Key) -> Result<(), FoldError<Infallible>> {
+        self.0.remove(&key.to_string());
         Ok(())
     }
 
-    fn delete_range(&mut self, from: &str, to: &str) -> Result<(), Infallible> {
-        self.0.retain(|key, _| key.as_str() < from || key.as_str() >= to);
+    fn delete_range(&mut self, from: &Key, to: &Key) -> Result<(), FoldError<Infallible>> {
+        let (from, to) = (from.to_string(), to.to_string());
+        self.0.retain(|key, _| *key < from || *key >= to);
         Ok(())
     }
 }
@@ -291,23 +294,8 @@ impl MapRows {
 
     /// Puts a row that was loaded.
     pub(crate) fn insert(&mut self, row: &Row) {
-        let json = |value: Result<String, _>| value.unwrap();
-        let (key, value) = match row {
-            Row::Lock(lock) => {
-                (rows::lock_key(lock.grant.lock_id), json(serde_json::to_string(lock)))
-            }
-            Row::Ended(ended) => (
-                format!("ended/{:020}/{}", ended.lease.0, ended.lock_id),
-                json(serde_json::to_string(ended)),
-            ),
-            Row::Freeze(freeze) => {
-                (format!("freeze/{}", freeze.resource), json(serde_json::to_string(freeze)))
-            }
-            Row::Open(open) => {
-                (format!("open/{:020}", open.seq.0), json(serde_json::to_string(open)))
-            }
-            Row::Meta(meta) => ("meta".to_owned(), json(serde_json::to_string(meta))),
-        };
+        let key = row.key().to_string();
+        let value = String::from_utf8(row.to_json().unwrap()).unwrap();
         assert_eq!(self.0.insert(key.clone(), value), None, "the row {key} was loaded twice");
     }
 }

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 
 use leasehold_core::event::{Event, EventBody, Record};
 use leasehold_core::ids::LockId;
-use leasehold_core::rows::{Meta, Row, Rows, fold, get_meta, put_meta};
+use leasehold_core::rows::{FoldError, Key, Meta, Row, Rows, fold, get_meta, put_meta};
 use leasehold_core::state::{KEY_KEPT_MS, State};
 use uuid::Uuid;
 
@@ -15,22 +15,24 @@ struct Store(BTreeMap<String, Vec<u8>>);
 impl Rows for Store {
     type Error = Infallible;
 
-    fn get(&mut self, key: &str) -> Result<Option<Vec<u8>>, Infallible> {
-        Ok(self.0.get(key).cloned())
+    fn get(&mut self, key: &Key) -> Result<Option<Row>, FoldError<Infallible>> {
+        let key = key.to_string();
+        Ok(self.0.get(&key).map(|value| Row::parse(&key, value).unwrap().unwrap()))
     }
 
-    fn put(&mut self, key: &str, value: &[u8]) -> Result<(), Infallible> {
-        self.0.insert(key.to_owned(), value.to_vec());
+    fn put(&mut self, row: Row) -> Result<(), FoldError<Infallible>> {
+        self.0.insert(row.key().to_string(), row.to_json().unwrap());
         Ok(())
     }
 
-    fn delete(&mut self, key: &str) -> Result<(), Infallible> {
-        self.0.remove(key);
+    fn delete(&mut self, key: &Key) -> Result<(), FoldError<Infallible>> {
+        self.0.remove(&key.to_string());
         Ok(())
     }
 
-    fn delete_range(&mut self, from: &str, to: &str) -> Result<(), Infallible> {
-        self.0.retain(|key, _| !(from <= key.as_str() && key.as_str() < to));
+    fn delete_range(&mut self, from: &Key, to: &Key) -> Result<(), FoldError<Infallible>> {
+        let (from, to) = (from.to_string(), to.to_string());
+        self.0.retain(|key, _| !(from <= *key && *key < to));
         Ok(())
     }
 }

@@ -5,10 +5,10 @@
 //! event (kind, actor, holder, lock, resource or one above it).
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 
-use leasehold_core::event::Record;
+use leasehold_core::event::{Event, EventBody};
 use leasehold_core::ids::LockId;
+use leasehold_core::lock::Grant;
 use leasehold_core::resource::Resource;
 use leasehold_core::time::WallTime;
 use serde::Deserialize;
@@ -129,19 +129,51 @@ impl<'a> Probe<'a> {
     }
 }
 
-fn record_words(record: &Record, mut word: impl FnMut(u64)) {
-    let lock = |id: &LockId| term::lock(id.0.hyphenated().encode_lower(&mut [0; 36]));
-    word(term::kind(&record.kind));
-    record.actor.iter().for_each(|name| word(term::actor(name.as_str())));
-    record.holder.iter().for_each(|name| word(term::holder(name.as_str())));
-    record.lock_id.iter().for_each(|id| word(lock(id)));
-    if let Some(successor) = &record.transferred_to {
-        word(term::holder(successor.holder.as_str()));
-        word(lock(&successor.lock_id));
+fn event_words(event: &Event, mut word: impl FnMut(u64)) {
+    word(term::kind(event.body.name()));
+    event.origin.actor.iter().for_each(|name| word(term::actor(name.as_str())));
+    let (subject, resource) = match &event.body {
+        EventBody::Acquired(grant) => {
+            grant_words(grant, &mut word);
+            grant.resources.iter().for_each(|resource| resource_words(resource, &mut word));
+            (None, None)
+        }
+        EventBody::Transferred { lock, to } => {
+            grant_words(to, &mut word);
+            (Some(lock), None)
+        }
+        EventBody::Renewed { lock, .. }
+        | EventBody::Released { lock, .. }
+        | EventBody::Expired { lock, .. }
+        | EventBody::BreakAnnounced { lock, .. }
+        | EventBody::Broken { lock, .. }
+        | EventBody::Requested { lock, .. } => (Some(lock), None),
+        EventBody::WriteAdmitted { lock, resource, .. }
+        | EventBody::WriteCompleted { lock, resource, .. } => (Some(lock), Some(resource)),
+        EventBody::WriteChecked { lock, resource, .. } => (lock.as_ref(), Some(resource)),
+        EventBody::Frozen(freeze) => (None, Some(&freeze.resource)),
+        EventBody::Unfrozen { resource, .. } => (None, Some(resource)),
+        EventBody::Refused { resource, holder, .. } => {
+            holder.iter().for_each(|name| word(term::holder(name.as_str())));
+            (None, resource.as_ref())
+        }
+        EventBody::Recovered { .. } | EventBody::Trimmed { .. } => (None, None),
+    };
+    if let Some(lock) = subject {
+        word(term::holder(lock.holder.as_str()));
+        word(lock_word(lock.lock_id));
+        lock.resources.iter().for_each(|resource| resource_words(resource, &mut word));
     }
-    for resource in record.resources.iter().flat_map(|all| all.iter()).chain(&record.resource) {
-        resource_words(resource, &mut word);
-    }
+    resource.into_iter().for_each(|resource| resource_words(resource, &mut word));
+}
+
+fn grant_words(grant: &Grant, mut word: impl FnMut(u64)) {
+    word(term::holder(grant.holder.as_str()));
+    word(lock_word(grant.lock_id));
+}
+
+fn lock_word(id: LockId) -> u64 {
+    term::lock(id.0.hyphenated().encode_lower(&mut [0; 36]))
 }
 
 fn resource_words(resource: &Resource, mut word: impl FnMut(u64)) {
@@ -156,25 +188,22 @@ fn resource_words(resource: &Resource, mut word: impl FnMut(u64)) {
 /// The words and the span of wall time of a block that is being filled.
 #[derive(Debug, Default)]
 pub(crate) struct Terms {
-    words: HashSet<u64>,
+    /// In no order; one may be there more than once.
+    words: Vec<u64>,
     span: Option<(WallTime, WallTime)>,
 }
 
 impl Terms {
     /// Adds one event.
     pub(crate) fn add(&mut self, probe: &Probe<'_>) {
-        probe.words(|word| {
-            self.words.insert(word);
-        });
+        probe.words(|word| self.words.push(word));
         self.widen(probe.at);
     }
 
     /// Adds one event that has been read already.
-    pub(crate) fn add_record(&mut self, record: &Record) {
-        record_words(record, |word| {
-            self.words.insert(word);
-        });
-        self.widen(record.at);
+    pub(crate) fn add_event(&mut self, event: &Event) {
+        event_words(event, |word| self.words.push(word));
+        self.widen(event.at);
     }
 
     fn widen(&mut self, at: WallTime) {
@@ -189,9 +218,11 @@ impl Terms {
 
     /// The filter, and an empty set again.
     pub(crate) fn seal(&mut self) -> Filter {
+        self.words.sort_unstable();
+        self.words.dedup();
         let bytes = (self.words.len() * BITS_A_WORD).div_ceil(8).max(8);
         let mut filter = Filter { bits: vec![0; bytes] };
-        for word in self.words.drain() {
+        for word in self.words.drain(..) {
             filter.insert(word);
         }
         self.span = None;
@@ -252,13 +283,28 @@ fn sum(bits: &[u8]) -> [u8; SUM_BYTES] {
 
 #[cfg(test)]
 mod tests {
+    use leasehold_core::event::Record;
+
     use super::*;
+    use crate::testing::{Story, script};
+
+    #[test]
+    fn an_event_has_the_words_of_its_stored_form() {
+        for event in script(&mut Story::default()) {
+            let stored = serde_json::to_vec(&Record::from(&event)).unwrap();
+            let (mut by_event, mut by_stored) = (Terms::default(), Terms::default());
+            by_event.add_event(&event);
+            by_stored.add(&Probe::read(&stored).unwrap());
+            assert_eq!(by_event.span(), by_stored.span());
+            assert_eq!(by_event.seal(), by_stored.seal(), "{event:?}");
+        }
+    }
 
     #[test]
     fn a_filter_never_misses_and_seldom_finds_what_is_not_there() {
         let mut terms = Terms::default();
         for number in 0..2000 {
-            terms.words.insert(term::lock(&number.to_string()));
+            terms.words.push(term::lock(&number.to_string()));
         }
         let filter = Filter::from_bytes(terms.seal().to_bytes()).unwrap();
         assert!((0..2000).all(|number| filter.may_have(term::lock(&number.to_string()))));

@@ -8,23 +8,55 @@
 //! or changed a row has another one.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
-use leasehold_core::rows::Rows;
+use leasehold_core::rows::{FoldError, Key, Row, Rows};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 
 /// The rows of one table, in one transaction of its owner's.
 pub(crate) struct RowTable<'a> {
     connection: &'a Connection,
-    /// What has been set, or removed, since the last flush.
-    changed: BTreeMap<String, Option<Vec<u8>>>,
+    /// What has changed since the last flush.
+    changed: BTreeMap<Key, Change>,
     sum: i64,
 }
+
+/// What is to become of a row.
+enum Change {
+    /// The table has none of its name.
+    Added(Row),
+    Set(Row),
+    Gone,
+}
+
+impl Change {
+    fn row(&self) -> Option<&Row> {
+        match self {
+            Self::Added(row) | Self::Set(row) => Some(row),
+            Self::Gone => None,
+        }
+    }
+
+    fn into_row(self) -> Option<Row> {
+        match self {
+            Self::Added(row) | Self::Set(row) => Some(row),
+            Self::Gone => None,
+        }
+    }
+}
+
+type Fallible<T> = Result<T, FoldError<rusqlite::Error>>;
 
 impl<'a> RowTable<'a> {
     /// The table of a connection. The sum starts at 0.
     pub(crate) fn new(connection: &'a Connection) -> Self {
         Self { connection, changed: BTreeMap::new(), sum: 0 }
+    }
+
+    /// The connection that the table is reached through.
+    pub(crate) fn connection(&self) -> &'a Connection {
+        self.connection
     }
 
     /// What the sum over the table has changed by, as of the last flush.
@@ -33,28 +65,37 @@ impl<'a> RowTable<'a> {
     }
 
     /// Writes what has changed.
-    pub(crate) fn flush(&mut self) -> rusqlite::Result<()> {
+    pub(crate) fn flush(&mut self) -> Fallible<()> {
         let mut select = self.select()?;
         let mut put =
             self.connection.prepare_cached("INSERT OR REPLACE INTO row VALUES (?1, ?2)")?;
         let mut delete = self.connection.prepare_cached("DELETE FROM row WHERE key = ?1")?;
-        for (key, value) in std::mem::take(&mut self.changed) {
-            let old = lookup(&mut select, &key)?;
+        for (key, change) in std::mem::take(&mut self.changed) {
+            let key = key.to_string();
+            let old = match &change {
+                Change::Added(_) => None,
+                Change::Set(_) | Change::Gone => lookup(&mut select, &key)?,
+            };
             if let Some(old) = &old {
                 self.sum = self.sum.wrapping_sub(row_sum(&key, old));
             }
-            match value {
-                Some(value) => {
-                    self.sum = self.sum.wrapping_add(row_sum(&key, &value));
-                    put.execute(params![key, value])?;
-                }
-                None if old.is_some() => {
-                    delete.execute([&key])?;
-                }
-                None => {}
+            if let Some(row) = change.row() {
+                let value =
+                    row.to_json().map_err(|source| FoldError::Row { key: key.clone(), source })?;
+                self.sum = self.sum.wrapping_add(row_sum(&key, &value));
+                put.execute(params![key, value])?;
+            } else if old.is_some() {
+                delete.execute([&key])?;
             }
         }
         Ok(())
+    }
+
+    /// A row as the table has it.
+    fn stored(&self, key: &Key) -> Fallible<Option<Row>> {
+        let key = key.to_string();
+        let Some(value) = lookup(&mut self.select()?, &key)? else { return Ok(None) };
+        Row::parse(&key, &value).map_err(|source| FoldError::Row { key, source })
     }
 
     fn select(&self) -> rusqlite::Result<CachedStatement<'a>> {
@@ -98,36 +139,88 @@ pub(crate) fn for_each(
 impl Rows for RowTable<'_> {
     type Error = rusqlite::Error;
 
-    fn get(&mut self, key: &str) -> Result<Option<Vec<u8>>, Self::Error> {
+    fn get(&mut self, key: &Key) -> Fallible<Option<Row>> {
         match self.changed.get(key) {
-            Some(value) => Ok(value.clone()),
-            None => lookup(&mut self.select()?, key),
+            Some(change) => Ok(change.row().cloned()),
+            None => self.stored(key),
         }
     }
 
-    fn put(&mut self, key: &str, value: &[u8]) -> Result<(), Self::Error> {
-        self.changed.insert(key.to_owned(), Some(value.to_owned()));
+    fn put(&mut self, row: Row) -> Fallible<()> {
+        match self.changed.entry(row.key()) {
+            Entry::Vacant(place) => {
+                place.insert(Change::Set(row));
+            }
+            Entry::Occupied(mut place) => {
+                let is_added = matches!(place.get(), Change::Added(_));
+                place.insert(if is_added { Change::Added(row) } else { Change::Set(row) });
+            }
+        }
         Ok(())
     }
 
-    fn delete(&mut self, key: &str) -> Result<(), Self::Error> {
-        self.changed.insert(key.to_owned(), None);
+    fn delete(&mut self, key: &Key) -> Fallible<()> {
+        if let Some(Change::Added(_)) = self.changed.get(key) {
+            self.changed.remove(key);
+        } else {
+            self.changed.insert(key.clone(), Change::Gone);
+        }
         Ok(())
     }
 
-    fn delete_range(&mut self, from: &str, to: &str) -> Result<(), Self::Error> {
-        self.flush()?;
+    fn delete_range(&mut self, from: &Key, to: &Key) -> Fallible<()> {
+        // What is in the table goes from there, whatever it was to become.
+        let mut rest = self.changed.split_off(from);
+        let mut kept = rest.split_off(to);
+        self.changed.append(&mut kept);
+        let (from, to) = (from.to_string(), to.to_string());
         let mut select = self
             .connection
             .prepare_cached("SELECT key, value FROM row WHERE key >= ?1 AND key < ?2")?;
-        let mut found = select.query([from, to])?;
+        let mut found = select.query([&from, &to])?;
         while let Some(row) = found.next()? {
-            let (key, value) = (row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_blob()?);
+            let key = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
+            let value = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
             self.sum = self.sum.wrapping_sub(row_sum(key, value));
         }
         self.connection
             .prepare_cached("DELETE FROM row WHERE key >= ?1 AND key < ?2")?
             .execute([from, to])?;
+        Ok(())
+    }
+
+    fn add(&mut self, row: Row) -> Fallible<()> {
+        self.changed.insert(row.key(), Change::Added(row));
+        Ok(())
+    }
+
+    fn take(&mut self, key: &Key) -> Fallible<Option<Row>> {
+        match self.changed.get_mut(key) {
+            Some(Change::Added(_)) => {
+                Ok(self.changed.remove(key).and_then(|change| change.into_row()))
+            }
+            Some(change) => Ok(std::mem::replace(change, Change::Gone).into_row()),
+            None => {
+                let row = self.stored(key)?;
+                if row.is_some() {
+                    self.changed.insert(key.clone(), Change::Gone);
+                }
+                Ok(row)
+            }
+        }
+    }
+
+    fn edit(&mut self, key: &Key, change: impl FnOnce(&mut Row)) -> Fallible<()> {
+        match self.changed.get_mut(key) {
+            Some(Change::Added(row) | Change::Set(row)) => change(row),
+            Some(Change::Gone) => {}
+            None => {
+                if let Some(mut row) = self.stored(key)? {
+                    change(&mut row);
+                    self.changed.insert(key.clone(), Change::Set(row));
+                }
+            }
+        }
         Ok(())
     }
 }

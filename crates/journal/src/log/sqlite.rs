@@ -403,7 +403,7 @@ impl Log for SqliteLog {
             }
             rows::put_meta(&meta, &mut base).map_err(LogError::Fold)?;
             let path = &log.path;
-            base.flush().map_err(failed("write the base of", path))?;
+            base.flush().map_err(LogError::Fold)?;
             connection
                 .prepare_cached("DELETE FROM event WHERE seq <= ?1")
                 .and_then(|mut delete| delete.execute([int(trimmed.through.0)]))
