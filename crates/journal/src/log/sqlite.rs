@@ -7,9 +7,10 @@
 //!   returns; readers see a commit only after that sync;
 //! - the lease reading is the greater of `state.lease` and the newest event's own, so that a
 //!   group whose last event carries its reading writes no second page;
-//! - opening ends with a truncating checkpoint: frames that a killed process had written but not
-//!   synced are on stable storage before anything is answered from them. (Where a reader of
-//!   another process stands in its way, the sync of the first append does the same.)
+//! - opening begins with writing the write-ahead file again, and ends with a truncating checkpoint:
+//!   frames that a killed process had written, and not synced or failed to, are on stable storage
+//!   before a page of the main file is overwritten, and before anything is answered from them.
+//!   (Where a reader of another process stands in the way of the checkpoint, the frames stay.)
 //!
 //! Deliberately absent: shrinking the file. Trimmed pages are used again by later events.
 
@@ -187,6 +188,8 @@ impl SqliteLog {
             return Err(OpenError::SqliteTooOld { found: rusqlite::version() });
         }
         let path = folder.log_path();
+        // Before SQLite trusts it.
+        connect::write_again(&wal_path(&path))?;
         let (log_state, version) = look(&path)?;
         let wal_state = look_at_wal(&path);
         let index_state = if folder.path().join(INDEX_FILE).exists() {
@@ -478,10 +481,15 @@ fn look(path: &Path) -> Result<(LogState, i64), OpenError> {
     }
 }
 
-fn look_at_wal(path: &Path) -> WalState {
+/// The write-ahead file of a log.
+fn wal_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push("-wal");
-    match std::fs::metadata(PathBuf::from(name)) {
+    name.into()
+}
+
+fn look_at_wal(path: &Path) -> WalState {
+    match std::fs::metadata(wal_path(path)) {
         Ok(found) if found.len() > 0 => WalState::Present,
         _ => WalState::Absent,
     }
