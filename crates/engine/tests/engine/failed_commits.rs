@@ -230,9 +230,11 @@ async fn an_end_that_was_never_written_down_is_asked_for() {
     let admission = permit.admission().unwrap();
     world.gate.hold();
     world.gate.fail_next(Fault::NotWritten);
+    world.gate.hold_reopen();
     permit.complete(WriteResult::Answered(204));
     world.gate.release();
     world.until(|engine| !engine.is_serving()).await;
+    world.gate.let_reopen();
     world.until_serving().await;
     assert_eq!(world.asked.lock().unwrap()[0].seq, admission);
     // Nothing before it may be forgotten until its end is durable.
@@ -283,6 +285,7 @@ async fn an_answer_of_before_the_failure_is_not_taken_for_durable_after_it() {
     let queued_for = world.locked("alice", "/q").await;
     world.gate.hold();
     world.gate.fail_next(Fault::NotWritten);
+    world.gate.hold_reopen();
     let mut waiter = pin!(world.engine.acquire(acquire("dave", "/q").waiting(30_000)));
     assert!(step(waiter.as_mut()).is_pending());
     let mut handed_on = pin!(world.engine.release(release(&queued_for)));
@@ -296,6 +299,7 @@ async fn an_answer_of_before_the_failure_is_not_taken_for_durable_after_it() {
     assert!(step(granted.as_mut()).is_pending());
     world.gate.release();
     world.until(|engine| !engine.is_serving()).await;
+    world.gate.let_reopen();
     world.until_serving().await;
     for at in 0..10 {
         world.locked("carol", &format!("/many/{at}")).await;
