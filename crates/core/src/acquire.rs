@@ -10,6 +10,7 @@ use crate::obstacles::{Place, Reach};
 use crate::queue::alternatives;
 use crate::refusal::{AcquireRefusal, TokenIs};
 use crate::resource::Resource;
+use crate::sabotage::{self, Mistake};
 use crate::table::{DueBelow, Granted, LockTable};
 use crate::time::Now;
 
@@ -256,6 +257,9 @@ impl LockTable {
 
     /// Whether one more lock of this holder fits.
     pub(crate) fn room_for(&self, command: &Acquire) -> Result<(), AcquireRefusal> {
+        if sabotage::is(Mistake::IgnoreLimits) {
+            return Ok(());
+        }
         if self.limits.max_locks <= self.state.locks.len() {
             let limit = u64::try_from(self.limits.max_locks).unwrap_or(u64::MAX);
             return Err(AcquireRefusal::TooManyLocks { limit, of_holder: false });

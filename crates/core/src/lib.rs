@@ -25,6 +25,7 @@ pub mod queue;
 pub mod refusal;
 pub mod resource;
 pub mod rows;
+pub mod sabotage;
 pub mod state;
 pub mod table;
 pub mod target;

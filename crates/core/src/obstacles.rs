@@ -9,6 +9,7 @@ use crate::lock::{Depth, Mode};
 use crate::queue::{Parked, Phase};
 use crate::refusal::{COUNT_LIMIT, InTheWay, Pending};
 use crate::resource::Resource;
+use crate::sabotage::{self, Mistake};
 use crate::table::LockTable;
 use crate::time::Now;
 use crate::tree::{LockIdx, NodeId, ParkedAt, PinAt, PinKind};
@@ -172,7 +173,7 @@ impl LockTable {
         if matches!(parked.phase, Phase::Claimed { .. }) {
             return true;
         }
-        if is_later {
+        if is_later || sabotage::is(Mistake::Overtake) {
             return false;
         }
         // Whoever holds what an earlier waiter needs goes before it: else order makes a circle.
@@ -220,7 +221,7 @@ impl LockTable {
                 }
             }
         }
-        if !(place.exact && depth == Depth::Infinity) {
+        if !(place.exact && depth == Depth::Infinity) || sabotage::is(Mistake::IgnoreLocksBelow) {
             return true;
         }
         self.visit_locks_below(place.path[last], mode, &mut |table, idx| {

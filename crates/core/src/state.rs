@@ -13,6 +13,7 @@ use crate::ids::{Fence, LockId, Principal, Seq};
 use crate::lock::{Break, Ended, Ending, Freeze, LetGo, Lock, OpenAdmission};
 use crate::resource::Resource;
 use crate::rows::{ENDED_KEPT_MS, Row};
+use crate::sabotage::{self, Mistake};
 use crate::time::{LeaseTime, WallTime};
 use crate::tree::{LockAt, LockIdx, NodeId, Tree};
 
@@ -147,6 +148,7 @@ impl State {
         self.lease = self.lease.max(event.lease);
         match &event.body {
             EventBody::Acquired(grant) => self.insert(Lock::new((**grant).clone()), event.seq),
+            EventBody::Renewed { .. } if sabotage::is(Mistake::EventWithoutEffect) => {}
             EventBody::Renewed { lock, ttl_ms, deadline } => {
                 self.change(lock, event.seq, |lock| lock.renew(*ttl_ms, *deadline));
             }

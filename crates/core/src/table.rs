@@ -25,6 +25,7 @@ use crate::lock::{Depth, Lock, Mode};
 use crate::obstacles::Place;
 use crate::queue::{Blocker, Parked};
 use crate::refusal::{AcquireRefusal, HolderRefusal, TokenIs};
+use crate::sabotage::{self, Mistake};
 use crate::state::State;
 use crate::time::{LeaseTime, Now};
 use crate::tree::{LockIdx, NodeId};
@@ -100,7 +101,10 @@ pub struct LockTable {
 impl LockTable {
     /// A table over `state`, with nothing parked and no write under way.
     #[must_use]
-    pub fn new(state: State, limits: TableLimits, seed: u64) -> Self {
+    pub fn new(mut state: State, limits: TableLimits, seed: u64) -> Self {
+        if sabotage::is(Mistake::ReuseFence) {
+            state.fence = state.by_fence.keys().last().copied().unwrap_or_default();
+        }
         let hasher = foldhash::quality::FixedState::with_seed(seed);
         Self {
             state,
@@ -225,15 +229,16 @@ impl LockTable {
     /// A lock counts as ended from its deadline on, ticked or not; this writes it down.
     pub fn tick(&mut self, now: Now, budget: usize) -> bool {
         let mut left = budget;
+        let due = now.lease + u64::from(sabotage::is(Mistake::ExpireEarly));
         while let Some(&(at, idx)) = self.state.timers.first() {
-            if now.lease < at {
+            if due < at {
                 break;
             }
             if left == 0 {
                 return true;
             }
             left -= 1;
-            self.expire_or_rearm(idx, now);
+            self.expire_or_rearm(idx, due, now);
         }
         while let Some(&(at, waiter)) = self.parked_timers.first() {
             if now.lease < at {
@@ -276,9 +281,9 @@ impl LockTable {
         false
     }
 
-    fn expire_or_rearm(&mut self, idx: LockIdx, now: Now) {
+    fn expire_or_rearm(&mut self, idx: LockIdx, due: LeaseTime, now: Now) {
         let slot = &mut self.state.locks[idx as usize];
-        if slot.lock.is_live(now.lease) {
+        if slot.lock.is_live(due) {
             // It was renewed since the timer was set.
             self.state.timers.remove(&(slot.timer, idx));
             slot.timer = slot.lock.deadline;

@@ -11,6 +11,7 @@ use crate::obstacles::{Obstacle, Place, Reach};
 use crate::queue::Phase;
 use crate::refusal::{COUNT_LIMIT, InTheWay, TokenIs, WriteRefusal};
 use crate::resource::Resource;
+use crate::sabotage::{self, Mistake};
 use crate::state::State;
 use crate::table::{DueBelow, LockTable};
 use crate::target::Target;
@@ -197,6 +198,9 @@ impl LockTable {
         table.next_id = self.next_id;
         let mut pins: Vec<(PinId, Pin)> =
             self.pins.into_iter().filter(|(_, pin)| pin.rests_on <= durable).collect();
+        if sabotage::is(Mistake::ForgetPins) {
+            pins.clear();
+        }
         pins.sort_unstable_by_key(|(id, _)| *id);
         for (id, mut pin) in pins {
             pin.awaited_by.clear();
@@ -386,7 +390,8 @@ impl LockTable {
                     judged.locks.push(idx);
                 }
             } else if !(lock.grant.mode == Mode::Shared
-                && self.shared_is_matched(lock, target, live))
+                && self.shared_is_matched(lock, target, live)
+                || sabotage::is(Mistake::IgnoreMissingToken))
             {
                 missing.push(idx);
             }
@@ -517,6 +522,9 @@ impl LockTable {
     /// The newest event that the absence of other locks over a target rests on.
     fn absence(&self, target: &Target, place: &Place) -> Seq {
         let mut newest = Seq(0);
+        if sabotage::is(Mistake::IgnoreAbsence) {
+            return newest;
+        }
         for &node in &place.path {
             newest = newest.max(self.state.tree.mark(node));
         }

@@ -10,6 +10,7 @@ use leasehold_core::command::Presented;
 use leasehold_core::event::{Event, EventBody, Origin, WriteResult};
 use leasehold_core::ids::{Fence, LockId, PinId, Principal, Seq, WaiterId};
 use leasehold_core::resource::Resource;
+use leasehold_core::sabotage::{self, Mistake};
 use leasehold_core::table::{Granted, LockTable, TableLimits, Woken};
 use leasehold_core::time::{LeaseTime, Now};
 use tokio::sync::{Notify, oneshot, watch};
@@ -262,6 +263,9 @@ impl Shared {
     /// Whether what an answer rests on is durable; [`EngineError::StorageFailure`] if it was
     /// dropped with the table that a failed commit left.
     fn is_settled(&self, rest: Rest) -> Result<bool, EngineError> {
+        if sabotage::is(Mistake::AnswerBeforeCommit) {
+            return Ok(true);
+        }
         let durable = self.durable();
         if self.epoch.load(Ordering::Acquire) == rest.epoch {
             Ok(rest.seq <= durable)
@@ -505,7 +509,8 @@ impl Engine {
         let thaw = core.table.next_thaw().map(|at| at.0.saturating_sub(now.wall.0));
         let thaw = thaw.map(|ms| u64::try_from(ms).unwrap_or(0));
         let ms = [lease, thaw].into_iter().flatten().min();
-        Next::In(ms.map_or(IDLE, |ms| Duration::from_millis(ms).min(IDLE)))
+        let late = if sabotage::is(Mistake::ExpireLate) { 500 } else { 0 };
+        Next::In(ms.map_or(IDLE, |ms| Duration::from_millis(ms + late).min(IDLE)))
     }
 
     /// Answers everything that a commit has made durable.

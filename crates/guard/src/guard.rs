@@ -22,6 +22,7 @@ use leasehold_core::event::WriteResult;
 use leasehold_core::lock::{Dialect, LetGo};
 use leasehold_core::refusal::WriteRefusal;
 use leasehold_core::resource::Resource;
+use leasehold_core::sabotage::{self, Mistake};
 use leasehold_core::target::Target;
 use leasehold_engine::{Engine, Permit, Refused};
 use leasehold_problems::{Name, Problem};
@@ -471,6 +472,9 @@ where
     /// Keeps a write pinned until it is known how it ended: until then it may still show, and the
     /// lock goes to nobody else. The client has its answer already.
     fn learn(&self, permit: Permit) {
+        if sabotage::is(Mistake::DropPinOnError) {
+            return drop(permit);
+        }
         let upstream = self.shared.upstream.clone();
         // Not among the writes that a shutdown waits for: storage may stay broken. The permit then
         // goes with the runtime, and the next start learns it.

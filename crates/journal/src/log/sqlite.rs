@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use leasehold_core::event::{Event, EventBody};
 use leasehold_core::ids::Seq;
 use leasehold_core::rows;
+use leasehold_core::sabotage::{self, Mistake};
 use leasehold_core::time::{LeaseTime, WallTime};
 use rusqlite::{Connection, params};
 
@@ -526,9 +527,10 @@ fn connect_writer(path: &Path, options: LogOptions) -> Result<Connection, OpenEr
         return Err(OpenError::NoWal { path: path.to_owned() });
     }
     let pages = options.checkpoint_pages.max(1);
+    let synchronous = if sabotage::is(Mistake::SkipSync) { "OFF" } else { "FULL" };
     connection
         .execute_batch(&format!(
-            "PRAGMA synchronous = FULL;
+            "PRAGMA synchronous = {synchronous};
              PRAGMA fullfsync = ON;
              PRAGMA checkpoint_fullfsync = ON;
              PRAGMA wal_autocheckpoint = {pages};
