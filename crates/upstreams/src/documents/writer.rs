@@ -72,6 +72,7 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn start(path: PathBuf) -> Result<Self, OpenError> {
+        store::write_again(&path)?;
         let connection = store::open_writer(&path)?;
         let keeper = store::open_keeper(&path)
             .map_err(|source| OpenError::Storage { path: path.clone(), source })?;
