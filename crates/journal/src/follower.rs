@@ -29,11 +29,11 @@ use leasehold_core::ids::Seq;
 use leasehold_core::rows::{self, FoldError, Meta};
 use rusqlite::Connection;
 
-use self::recent::Recent;
+use self::recent::{Group, Recent};
 use crate::connect::{self, StoreError, failed};
 use crate::folder::DataFolder;
 use crate::index::{self, BLOCK, Block, Probe, Reached, RowTable, Terms};
-use crate::log::{Hash, Head, Stored, StoredError, Trimmed, hash, sqlite};
+use crate::log::{Head, Stored, StoredError, Trimmed, hash, sqlite};
 use crate::recovery::IndexState;
 pub use load::{LoadError, LoadReport, Loaded, load};
 
@@ -93,6 +93,10 @@ struct Shared {
     stop: AtomicBool,
 }
 
+/// How far the thread stands back, of 19: it still gets a part of a busy core.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 10;
+
 /// The most events of one batch.
 const BATCH: usize = 4096;
 /// While events keep coming: how long to let them gather.
@@ -120,7 +124,10 @@ impl Follower {
         let path = folder.path().to_owned();
         let thread = std::thread::Builder::new()
             .name("leasehold-index".to_owned())
-            .spawn(move || Following::new(&path, worker).run())
+            .spawn(move || {
+                stand_back();
+                Following::new(&path, worker).run();
+            })
             .map_err(failed("start a thread for", &index::path(folder.path())))?;
         let handle = FollowerHandle { shared, thread: Some(thread.thread().clone()) };
         Ok(Self { handle, thread: Some(thread) })
@@ -221,6 +228,17 @@ impl Shared {
             std::thread::park();
         }
         self.idle.store(false, Ordering::SeqCst);
+    }
+}
+
+/// Has the thread that calls run when others do not want to, where threads can be told apart for
+/// that.
+fn stand_back() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) =
+        rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS)
+    {
+        tracing::debug!(%error, "the thread of the index runs as any other");
     }
 }
 
@@ -407,16 +425,17 @@ impl Worker {
         self.index.execute_batch("COMMIT").map_err(failed("write to", &path))?;
         self.reached = reached;
         self.read = last;
-        Ok(batch.len())
+        Ok((last.0 - first.0 + 1) as usize)
     }
 
     fn next_batch(&self, recent: &Recent) -> Result<Batch, FollowError> {
         let next = self.read.next();
         // What is in the rows already is read for its block only, in its stored form.
-        if next > self.reached.rows
-            && let Some((events, newest)) = recent.take(next, BATCH)
-        {
-            return Ok(Batch::Recent { events, newest });
+        if next > self.reached.rows {
+            let groups = recent.take(next, BATCH);
+            if !groups.is_empty() {
+                return Ok(Batch::Recent(groups));
+            }
         }
         let events =
             sqlite::read(&self.log, next, BATCH).map_err(failed("read", &self.log_path))?;
@@ -430,12 +449,14 @@ impl Worker {
         let meta = rows::get_meta(&mut table)?;
         let mut fold = Fold { table, meta, terms: &mut self.terms, reached: self.reached };
         match batch {
-            Batch::Recent { events, newest } => {
-                for event in events {
-                    fold.event(event)?;
-                    fold.seal(event.seq).map_err(failed("write to", path))?;
+            Batch::Recent(groups) => {
+                for group in groups {
+                    for event in &group.events {
+                        fold.event(event)?;
+                        fold.seal(event.seq).map_err(failed("write to", path))?;
+                    }
+                    fold.reached.rows_hash = group.hash;
                 }
-                fold.reached.rows_hash = *newest;
             }
             Batch::Stored(events) => {
                 for stored in events {
@@ -465,24 +486,19 @@ impl Worker {
 
 /// What is folded in one transaction.
 enum Batch {
-    /// As they were committed; `newest` is the hash of the last.
-    Recent { events: Vec<Event>, newest: Hash },
-    /// As the log has them.
+    /// As it was committed.
+    Recent(Vec<Group>),
+    /// As the log has it.
     Stored(Vec<Stored>),
 }
 
 impl Batch {
-    fn len(&self) -> usize {
-        match self {
-            Self::Recent { events, .. } => events.len(),
-            Self::Stored(events) => events.len(),
-        }
-    }
-
     /// The first position and the last; none of an empty one.
     fn span(&self) -> Option<(Seq, Seq)> {
         match self {
-            Self::Recent { events, .. } => Some((events.first()?.seq, events.last()?.seq)),
+            Self::Recent(groups) => {
+                Some((groups.first()?.events.first()?.seq, groups.last()?.events.last()?.seq))
+            }
             Self::Stored(events) => Some((events.first()?.seq, events.last()?.seq)),
         }
     }

@@ -22,12 +22,13 @@ struct Queue {
     events: usize,
 }
 
+/// What was committed together.
 #[derive(Debug)]
-struct Group {
+pub(super) struct Group {
     /// One at least.
-    events: Vec<Event>,
+    pub(super) events: Vec<Event>,
     /// The hash of the last of them.
-    hash: Hash,
+    pub(super) hash: Hash,
 }
 
 impl Recent {
@@ -44,33 +45,24 @@ impl Recent {
         queue.groups.push_back(Group { events, hash });
     }
 
-    /// Takes groups from the one on that begins with `next`, until there are `enough` events, and
-    /// the hash of the newest. None if no group begins there.
-    pub(super) fn take(&self, next: Seq, enough: usize) -> Option<(Vec<Event>, Hash)> {
-        let mut taken: Option<(Vec<Event>, Hash)> = None;
+    /// Takes groups from the one on that begins with `next`, until there are `enough` events. None
+    /// if no group begins there.
+    pub(super) fn take(&self, mut next: Seq, enough: usize) -> Vec<Group> {
+        let mut taken = Vec::new();
+        let mut events = 0;
         let mut queue = self.lock();
-        while taken.as_ref().is_none_or(|(events, _)| events.len() < enough) {
-            let wanted = taken.as_ref().and_then(|(events, _)| events.last());
-            let wanted = wanted.map_or(next, |event| event.seq.next());
-            let Some(first) = queue.groups.front().and_then(|group| group.events.first()) else {
-                break;
-            };
-            if first.seq > wanted {
+        while events < enough {
+            let first = queue.groups.front().and_then(|group| group.events.first());
+            if first.is_none_or(|first| first.seq > next) {
                 break;
             }
-            let fits = first.seq == wanted;
             let Some(group) = queue.groups.pop_front() else { break };
             queue.events -= group.events.len();
-            if !fits {
-                // Read from the log already.
-                continue;
-            }
-            match &mut taken {
-                None => taken = Some((group.events, group.hash)),
-                Some((events, hash)) => {
-                    events.extend(group.events);
-                    *hash = group.hash;
-                }
+            // Else it has been read from the log already.
+            if group.events.first().is_some_and(|first| first.seq == next) {
+                events += group.events.len();
+                next = Seq(next.0 + group.events.len() as u64);
+                taken.push(group);
             }
         }
         taken
@@ -87,8 +79,9 @@ mod tests {
     use super::*;
     use crate::testing::{Story, traffic};
 
-    fn numbers(taken: Option<(Vec<Event>, Hash)>) -> Option<(Vec<u64>, u8)> {
-        taken.map(|(events, hash)| (events.iter().map(|event| event.seq.0).collect(), hash[0]))
+    fn numbers(taken: &[Group]) -> Vec<(u8, Vec<u64>)> {
+        let numbers = |group: &Group| group.events.iter().map(|event| event.seq.0).collect();
+        taken.iter().map(|group| (group.hash[0], numbers(group))).collect()
     }
 
     /// Groups from one event up to another, both included.
@@ -104,18 +97,18 @@ mod tests {
     #[test]
     fn whole_groups_are_taken_in_order_until_it_is_enough() {
         let recent = filled(&[(1, 2), (3, 3), (4, 7)]);
-        assert_eq!(numbers(recent.take(Seq(1), 3)), Some((vec![1, 2, 3], 1)));
-        assert_eq!(numbers(recent.take(Seq(4), 3)), Some((vec![4, 5, 6, 7], 2)));
-        assert_eq!(numbers(recent.take(Seq(8), 3)), None);
+        assert_eq!(numbers(&recent.take(Seq(1), 3)), [(0, vec![1, 2]), (1, vec![3])]);
+        assert_eq!(numbers(&recent.take(Seq(4), 3)), [(2, vec![4, 5, 6, 7])]);
+        assert_eq!(numbers(&recent.take(Seq(8), 3)), []);
     }
 
     #[test]
     fn what_was_read_from_the_log_is_left_out_and_a_gap_is_left_to_it() {
         let recent = filled(&[(1, 2), (3, 3), (5, 6)]);
-        assert_eq!(numbers(recent.take(Seq(3), 9)), Some((vec![3], 1)));
-        assert_eq!(numbers(recent.take(Seq(4), 9)), None, "event 4 never came this way");
-        assert_eq!(numbers(recent.take(Seq(5), 9)), Some((vec![5, 6], 2)));
-        assert_eq!(numbers(filled(&[(1, 3)]).take(Seq(2), 9)), None, "a group is taken whole");
+        assert_eq!(numbers(&recent.take(Seq(3), 9)), [(1, vec![3])]);
+        assert_eq!(numbers(&recent.take(Seq(4), 9)), [], "event 4 never came this way");
+        assert_eq!(numbers(&recent.take(Seq(5), 9)), [(2, vec![5, 6])]);
+        assert_eq!(numbers(&filled(&[(1, 3)]).take(Seq(2), 9)), [], "a group is taken whole");
     }
 
     #[test]
@@ -123,7 +116,7 @@ mod tests {
         let recent = filled(&[(1, 2)]);
         let large = traffic(&mut Story::default(), MOST).into_iter().take(MOST).collect();
         recent.push(large, [9; 32]);
-        assert_eq!(numbers(recent.take(Seq(1), 9)), None);
+        assert_eq!(numbers(&recent.take(Seq(1), 9)), []);
         assert_eq!(recent.lock().events, 0);
     }
 }
