@@ -15,7 +15,6 @@ use leasehold_journal::follower::{self, FollowerHandle, Loaded};
 use leasehold_journal::log::{Group, Log, Retention, hex};
 
 use crate::engine::{EngineError, Serving, Shared};
-use crate::start::Observer;
 
 /// What learns how a write under a lock ended that was on its way at a crash.
 pub(crate) type Classify = Arc<dyn Fn(&OpenAdmission) -> WriteResult + Send + Sync>;
@@ -25,7 +24,6 @@ pub(crate) struct Committer {
     pub(crate) log: Box<dyn Log>,
     pub(crate) folder: DataFolder,
     pub(crate) follower: FollowerHandle,
-    pub(crate) observer: Arc<dyn Observer>,
     pub(crate) retention: Arc<std::sync::Mutex<Retention>>,
     pub(crate) classify: Classify,
     pub(crate) seed: u64,
@@ -36,6 +34,8 @@ pub(crate) struct Committer {
     pub(crate) trims_on: bool,
     /// When the lease clock was last made durable, by the monotonic clock.
     pub(crate) reading_at: Duration,
+    /// How many commits in a row have been fast.
+    pub(crate) fast_commits: u32,
     /// Whether a commit failed and the log has not been brought back yet.
     pub(crate) is_broken: bool,
 }
@@ -55,27 +55,52 @@ pub(crate) enum Step {
 const READING: Duration = Duration::from_secs(1);
 /// How often retention looks whether something is too old.
 const TRIM: Duration = Duration::from_secs(10);
+/// A commit that takes no longer is a fast one, and after so many in a row the next is expected to
+/// be one, too.
+const FAST: Duration = Duration::from_millis(1);
+const FAST_IN_A_ROW: u32 = 64;
 /// How long to wait before the log is opened again, at first and at most.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LAST: Duration = Duration::from_secs(2);
 
 impl Committer {
-    /// Runs until the engine stops and everything is committed: steps, and waits in between.
-    pub(crate) fn run(mut self) {
+    /// The journal's thread: runs until the engine stops and everything is committed. It takes
+    /// steps, and waits in between.
+    pub(crate) fn run(shared: &Shared) {
         let mut pause = RETRY_FIRST;
         loop {
-            match self.step() {
+            let (step, trims_on) = {
+                let mut committer = shared.lock_committer();
+                let Some(committer) = committer.as_mut() else { return };
+                (committer.step(), committer.trims_on)
+            };
+            match step {
                 Step::Done => {
                     pause = RETRY_FIRST;
-                    self.wait();
+                    wait(shared, trims_on);
                 }
                 Step::StillBroken => {
-                    self.pause(pause);
+                    rest(shared, pause);
                     pause = (pause * 2).min(RETRY_LAST);
                 }
-                Step::Ended => return,
+                Step::Ended => {
+                    *shared.lock_committer() = None;
+                    return;
+                }
             }
         }
+    }
+
+    /// Commits what has gathered, and nothing else. `false` if the journal's thread has to look.
+    pub(crate) fn commit_now(&mut self) -> bool {
+        if self.is_broken || self.shared.stop.load(Ordering::Acquire) {
+            return false;
+        }
+        let (events, lease) = self.gather();
+        if !events.is_empty() {
+            self.commit(events, lease);
+        }
+        !self.is_broken
     }
 
     /// Does what there is to do, and never waits.
@@ -122,15 +147,6 @@ impl Committer {
         self.shared.settle.notify_one();
     }
 
-    /// Waits for something to commit, for a second at most.
-    fn wait(&self) {
-        let core = self.shared.lock();
-        let stop = self.shared.stop.load(Ordering::Acquire);
-        if core.group.is_empty() && !stop && !self.trims_on && !self.is_broken {
-            drop(self.shared.work.wait_timeout(core, READING));
-        }
-    }
-
     /// Takes what has gathered, and reads the lease clock.
     fn gather(&mut self) -> (Vec<Event>, LeaseTime) {
         let mut core = self.shared.lock();
@@ -153,11 +169,15 @@ impl Committer {
             Ok(()) => {
                 self.reading_at = self.shared.clock.monotonic();
                 if let Some(last) = events.last() {
+                    let took = self.reading_at.saturating_sub(began);
+                    self.fast_commits =
+                        if took <= FAST { self.fast_commits.saturating_add(1) } else { 0 };
+                    let is_fast = self.fast_commits >= FAST_IN_A_ROW;
+                    self.shared.is_fast.store(is_fast, Ordering::Relaxed);
                     self.shared.durable.store(last.seq.0, Ordering::Release);
                     self.shared.settle.notify_one();
-                    let took = self.reading_at.saturating_sub(began);
                     let head = self.log.head();
-                    self.observer.committed(&events, took, &head);
+                    self.shared.observer.committed(&events, took, &head);
                     self.follower.committed(events, &head);
                 }
             }
@@ -177,7 +197,7 @@ impl Committer {
     fn break_off(&mut self) {
         self.is_broken = true;
         self.fail_everything();
-        self.observer.recovering(true);
+        self.shared.observer.recovering(true);
     }
 
     /// Tries to bring the log back. Whether it works again.
@@ -187,23 +207,9 @@ impl Committer {
             return false;
         }
         self.is_broken = false;
-        self.observer.recovering(false);
+        self.shared.observer.recovering(false);
         tracing::warn!("the log works again");
         true
-    }
-
-    /// Waits for this long, or until the engine stops.
-    fn pause(&self, span: Duration) {
-        let until = Instant::now() + span;
-        let mut core = self.shared.lock();
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.shared.stop.load(Ordering::Acquire) {
-                return;
-            }
-            let waited = self.shared.work.wait_timeout(core, left);
-            core = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
-        }
     }
 
     fn fail_everything(&self) {
@@ -330,4 +336,29 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// Waits for something to commit, for a second at most.
+fn wait(shared: &Shared, trims_on: bool) {
+    let core = shared.lock();
+    let stop = shared.stop.load(Ordering::Acquire);
+    // Another has committed since, and failed.
+    let is_broken = core.serving == Serving::Recovering;
+    if core.group.is_empty() && !stop && !trims_on && !is_broken {
+        drop(shared.work.wait_timeout(core, READING));
+    }
+}
+
+/// Waits for this long, or until the engine stops.
+fn rest(shared: &Shared, span: Duration) {
+    let until = Instant::now() + span;
+    let mut core = shared.lock();
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() || shared.stop.load(Ordering::Acquire) {
+            return;
+        }
+        let waited = shared.work.wait_timeout(core, left);
+        core = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+    }
 }

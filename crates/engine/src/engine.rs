@@ -16,7 +16,9 @@ use leasehold_core::time::{LeaseTime, Now};
 use tokio::sync::{Notify, oneshot, watch};
 
 use crate::clock::{Clock, LeaseClock};
+use crate::committer::Committer;
 use crate::refusals::Refusals;
+use crate::start::Observer;
 use crate::token::TokenKeys;
 
 /// Why the engine gave no answer.
@@ -55,8 +57,11 @@ pub(crate) struct Core {
     pub(crate) serving: Serving,
     /// How often the table was dropped after a failed commit.
     pub(crate) epoch: u64,
-    /// Events that the journal's thread has not taken yet.
+    /// Events that nobody has taken yet to commit them.
     pub(crate) group: Vec<Event>,
+    /// Whether it was left to the task that settles answers to commit the group, or to have it
+    /// committed.
+    pub(crate) left_to_settler: bool,
     pub(crate) parked: HashMap<WaiterId, oneshot::Sender<ParkedAnswer>>,
     /// Answers that wait for a commit, in the order of what they rest on.
     pub(crate) awaiting: VecDeque<(Seq, oneshot::Sender<Result<(), EngineError>>)>,
@@ -114,6 +119,12 @@ pub(crate) struct Shared {
     pub(crate) stop: AtomicBool,
     /// It has ended: whoever settles answers does so once more.
     pub(crate) ended: AtomicBool,
+    /// Whether commits have been fast for a while.
+    pub(crate) is_fast: AtomicBool,
+    /// What commits: for the journal's thread, and for the task that settles answers while it
+    /// commits. None where somebody else has it, and when it has ended.
+    pub(crate) committer: Mutex<Option<Committer>>,
+    pub(crate) observer: Arc<dyn Observer>,
 }
 
 /// The engine. Cheap to clone; all clones are one.
@@ -171,6 +182,11 @@ impl Shared {
     pub(crate) fn lock(&self) -> MutexGuard<'_, Core> {
         // A poisoned lock cannot be met: whoever panics under it ends the process.
         self.core.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    pub(crate) fn lock_committer(&self) -> MutexGuard<'_, Option<Committer>> {
+        // As for the core's.
+        self.committer.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     pub(crate) fn durable(&self) -> Seq {
@@ -235,7 +251,12 @@ impl Shared {
         let mut events = core.table.take_events();
         if core.group.is_empty() {
             core.group = events;
-            self.work.notify_one();
+            core.left_to_settler = self.commits_inline();
+            if core.left_to_settler {
+                self.settle.notify_one();
+            } else {
+                self.work.notify_one();
+            }
         } else {
             core.group.append(&mut events);
         }
@@ -272,6 +293,13 @@ impl Shared {
         } else {
             Err(EngineError::StorageFailure)
         }
+    }
+
+    /// Whether a commit is left to the task that settles answers. Two changes of threads cost a
+    /// lone client half as much again as the disk does; but nobody else may have to wait for the
+    /// disk without having written anything.
+    fn commits_inline(&self) -> bool {
+        self.is_fast.load(Ordering::Relaxed) && self.observer.is_alone()
     }
 
     /// Waits until what an answer rests on is durable.
@@ -467,6 +495,7 @@ impl Engine {
         loop {
             // Looked at first: whatever was committed before the end is settled after it.
             let ended = self.shared.ended.load(Ordering::Acquire);
+            self.commit_inline();
             self.settle();
             if ended {
                 return;
@@ -511,6 +540,26 @@ impl Engine {
         let ms = [lease, thaw].into_iter().flatten().min();
         let late = if sabotage::is(Mistake::ExpireLate) { 500 } else { 0 };
         Next::In(ms.map_or(IDLE, |ms| Duration::from_millis(ms + late).min(IDLE)))
+    }
+
+    /// Commits what was left to this task; or has the journal's thread do it, if there is somebody
+    /// else now who would have to stand still meanwhile.
+    fn commit_inline(&self) {
+        let shared = &self.shared;
+        if !std::mem::take(&mut shared.lock().left_to_settler) {
+            return;
+        }
+        let is_committed = shared.commits_inline() && {
+            // As a panic in the journal's thread does.
+            let _abort = AbortOnPanic::armed();
+            // It is locked where the journal's thread trims, or brings the log back.
+            let mut committer = shared.committer.try_lock().ok();
+            let committer = committer.as_mut().and_then(|committer| committer.as_mut());
+            committer.is_some_and(Committer::commit_now)
+        };
+        if !is_committed {
+            shared.work.notify_one();
+        }
     }
 
     /// Answers everything that a commit has made durable.

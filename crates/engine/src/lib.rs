@@ -3,7 +3,8 @@
 //! The engine is a value behind one lock, called inline by the tasks that serve requests: a
 //! decision takes microseconds. Its one hand-off is to the journal's thread, once a group: it
 //! commits what has gathered while the commit before it was under way, and one wake settles the
-//! answers of that group.
+//! answers of that group. For a lone client, while commits are fast, there is none: the task that
+//! settles its answer commits, too.
 //!
 //! What always holds:
 //! - an answer leaves only when every event it rests on is durable;

@@ -30,6 +30,12 @@ use crate::token::{TokenKeyError, TokenKeys};
 pub trait Observer: Send + Sync + 'static {
     /// A group was committed.
     fn committed(&self, events: &[Event], took: Duration, head: &Head);
+    /// Whether nobody but one client has anything under way. Then a commit may be made by the task
+    /// that settles answers, which holds up whatever else runs on its thread for a millisecond or
+    /// so. Asked at each change; `false` where it is not known.
+    fn is_alone(&self) -> bool {
+        false
+    }
     /// The log stopped (`true`) or began again (`false`) to work.
     fn recovering(&self, recovering: bool);
 }
@@ -216,11 +222,14 @@ impl Loading {
         let (engine, follower, committer, token_key) =
             self.begin(clock, observer, classify, follow, Follower::handle)?;
         let retention = Arc::clone(&committer.retention);
+        let shared = Arc::clone(&engine.shared);
+        *shared.lock_committer() = Some(committer);
         let journal = std::thread::Builder::new()
             .name("leasehold-journal".to_owned())
             .spawn(move || {
-                let outcome =
-                    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| committer.run()));
+                let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    Committer::run(&shared)
+                }));
                 if outcome.is_err() {
                     tracing::error!("a panic in the journal: the process ends");
                     std::process::abort();
@@ -292,6 +301,7 @@ impl Loading {
                 serving: Serving::Yes,
                 epoch: 0,
                 group: Vec::new(),
+                left_to_settler: false,
                 parked: std::collections::HashMap::new(),
                 awaiting: std::collections::VecDeque::new(),
                 ended_meanwhile: Vec::new(),
@@ -314,6 +324,9 @@ impl Loading {
             incarnation: self.incarnation,
             stop: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            is_fast: AtomicBool::new(false),
+            committer: Mutex::new(None),
+            observer,
         });
         let started = shared.clock.monotonic();
         let committer = Committer {
@@ -321,7 +334,6 @@ impl Loading {
             log: self.log,
             folder: self.folder,
             follower: handle(&follower),
-            observer,
             retention: Arc::new(Mutex::new(self.options.retention)),
             classify,
             seed: self.seed,
@@ -329,6 +341,7 @@ impl Loading {
             trim_at: started,
             trims_on: false,
             reading_at: started,
+            fast_commits: 0,
             is_broken: false,
         };
         Ok((Engine { shared }, follower, committer, token_key))

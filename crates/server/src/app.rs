@@ -58,6 +58,7 @@ pub(crate) struct App {
     pub(crate) follower: leasehold_journal::follower::FollowerHandle,
     pub(crate) connections: Connections,
     pub(crate) head: Arc<crate::watch::LatestHead>,
+    pub(crate) underway: Arc<crate::watch::Underway>,
     pub(crate) prefix: String,
     pub(crate) lock_suffix: String,
     pub(crate) body_timeout: Duration,
@@ -116,6 +117,7 @@ impl App {
         peer: Arc<str>,
     ) -> Response<Body> {
         let began = Instant::now();
+        let _underway = self.underway.one();
         let (mut head, body) = request.into_parts();
         let id = self.ids.take_or_make(&head.headers);
         let method = head.method.clone();

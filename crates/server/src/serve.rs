@@ -35,7 +35,7 @@ use crate::log::LogHandle;
 use crate::metrics::Metrics;
 use crate::request_id::RequestIds;
 use crate::trail::Readers;
-use crate::watch::{LatestHead, Watch};
+use crate::watch::{LatestHead, Underway, Watch};
 
 /// How often the head of the trail goes into the log.
 const HEAD_EVERY: Duration = Duration::from_secs(60 * 60);
@@ -156,7 +156,9 @@ async fn assemble(
     let documents = Arc::new(open_documents(config, &loading, &clock, &rules)?);
     let metrics = Arc::new(Metrics::new());
     let head = Arc::new(LatestHead::default());
-    let watch = Arc::new(Watch { metrics: metrics.clone(), head: head.clone() });
+    let underway = Arc::new(Underway::default());
+    let watch = Watch { metrics: metrics.clone(), head: head.clone(), underway: underway.clone() };
+    let watch = Arc::new(watch);
     let asked = documents.clone();
     let classify = Arc::new(move |open: &OpenAdmission| classify(&asked, open));
     let running = tokio::task::spawn_blocking(move || loading.start(clock, watch, classify))
@@ -192,6 +194,7 @@ async fn assemble(
         trail,
         follower,
         connections: listener.connections(),
+        underway,
         head,
         prefix: config.prefix.clone(),
         lock_suffix: config.lock_suffix.clone(),

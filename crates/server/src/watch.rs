@@ -1,6 +1,7 @@
 //! What the journal tells as it works, kept for metrics and the log.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,10 +22,31 @@ impl LatestHead {
     }
 }
 
+/// How many requests are being answered.
+#[derive(Debug, Default)]
+pub(crate) struct Underway(AtomicUsize);
+
+/// One of them, until it is dropped.
+pub(crate) struct OneUnderway<'a>(&'a Underway);
+
+impl Underway {
+    pub(crate) fn one(&self) -> OneUnderway<'_> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        OneUnderway(self)
+    }
+}
+
+impl Drop for OneUnderway<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Counts what the journal does.
 pub(crate) struct Watch {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) head: Arc<LatestHead>,
+    pub(crate) underway: Arc<Underway>,
 }
 
 impl Observer for Watch {
@@ -38,6 +60,10 @@ impl Observer for Watch {
         for (kind, count) in counts {
             self.metrics.events(kind, count);
         }
+    }
+
+    fn is_alone(&self) -> bool {
+        self.underway.0.load(Ordering::Relaxed) <= 1
     }
 
     fn recovering(&self, _: bool) {}

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::path::Path;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -23,7 +23,7 @@ use leasehold_core::resource::Resource;
 use leasehold_core::target::Target;
 use leasehold_core::time::{LeaseTime, WallTime};
 use leasehold_engine::start::{Loading, Running};
-use leasehold_engine::{Clock, Engine, EngineOptions};
+use leasehold_engine::{Clock, Engine, EngineOptions, Observer};
 use leasehold_journal::folder::DataFolder;
 use leasehold_journal::log::sqlite::{LogOptions, SqliteLog};
 use leasehold_journal::log::{
@@ -99,6 +99,10 @@ struct Script {
     faults: VecDeque<Fault>,
     reopen_failures: usize,
     reopen_held: bool,
+    /// By how much the clock goes on during each append.
+    slowness: Duration,
+    /// Which thread made the newest append of events.
+    appender: Option<std::thread::ThreadId>,
 }
 
 /// What a test does to the log.
@@ -157,6 +161,16 @@ impl Gate {
         self.change(|script| script.reopen_held = false);
     }
 
+    /// From now on each append takes so long.
+    pub fn slow_down(&self, to: Duration) {
+        self.change(|script| script.slowness = to);
+    }
+
+    /// Whether the newest append of events was made by the thread that asks.
+    pub fn was_appended_here(&self) -> bool {
+        self.script.0.lock().unwrap().appender == Some(std::thread::current().id())
+    }
+
     /// How many appends of events have begun.
     pub fn begun(&self) -> u64 {
         *self.begun.borrow()
@@ -178,6 +192,7 @@ impl Gate {
 struct ScriptedLog {
     inner: SqliteLog,
     gate: Gate,
+    clock: Arc<ManualClock>,
     broken: bool,
 }
 
@@ -197,7 +212,10 @@ impl Log for ScriptedLog {
         let (script, changed) = &*self.gate.script;
         let mut script = changed.wait_while(script.lock().unwrap(), |script| script.held).unwrap();
         let fault = script.faults.pop_front();
+        script.appender = Some(std::thread::current().id());
+        let slowness = script.slowness;
         drop(script);
+        self.clock.advance(slowness);
         if fault != Some(Fault::NotWritten) {
             self.inner.append(group)?;
         }
@@ -253,6 +271,20 @@ impl Log for ScriptedLog {
 
 // ---- the engine --------------------------------------------------------------------------------
 
+/// Whether the engine is told that only one client has anything under way.
+#[derive(Default)]
+pub struct Alone(pub AtomicBool);
+
+impl Observer for Alone {
+    fn committed(&self, _: &[Event], _: Duration, _: &Head) {}
+
+    fn is_alone(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn recovering(&self, _: bool) {}
+}
+
 /// What `classify` was asked about.
 pub type Asked = Arc<Mutex<Vec<OpenAdmission>>>;
 
@@ -263,6 +295,7 @@ pub struct World {
     pub gate: Gate,
     pub engine: Engine,
     pub asked: Asked,
+    pub alone: Arc<Alone>,
     threads: Mutex<Option<(Running, JoinHandle<()>)>>,
 }
 
@@ -276,23 +309,25 @@ impl World {
         let gate = Gate::new();
         let data = DataFolder::open(folder.path()).unwrap();
         let (inner, opened) = SqliteLog::open(&data, LogOptions::default()).unwrap();
-        let log = Box::new(ScriptedLog { inner, gate: gate.clone(), broken: false });
+        let (log_gate, log_clock) = (gate.clone(), clock.clone());
+        let log = ScriptedLog { inner, gate: log_gate, clock: log_clock, broken: false };
         let asked = Asked::default();
         let notes = asked.clone();
         let classify = move |open: &OpenAdmission| {
             notes.lock().unwrap().push(open.clone());
             WriteResult::Applied
         };
-        let running = Loading::over(log, opened, data, options)
+        let alone = Arc::new(Alone::default());
+        let running = Loading::over(Box::new(log), opened, data, options)
             .unwrap()
-            .start(clock.clone(), Arc::new(()), Arc::new(classify))
+            .start(clock.clone(), alone.clone(), Arc::new(classify))
             .unwrap();
         // Only what comes after the start counts.
         gate.begun.send_replace(0);
         let engine = running.engine().clone();
         let settler = tokio::spawn(engine.clone().run());
         let threads = Mutex::new(Some((running, settler)));
-        Self { folder, clock, gate, engine, asked, threads }
+        Self { folder, clock, gate, engine, asked, alone, threads }
     }
 
     /// Stops the engine as a server does, and gives the folder back.

@@ -9,5 +9,6 @@ mod deadlines;
 mod disconnects;
 mod durable;
 mod failed_commits;
+mod lone;
 mod shutdown;
 mod storm;
