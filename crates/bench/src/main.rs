@@ -23,7 +23,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 use crate::report::Report;
-use crate::scenario::{Plan, contended, cycles, documents, handover, mix};
+use crate::scenario::{Plan, contended, cycles, documents, handover, many, mix};
 
 #[derive(Parser)]
 #[command(name = "leasehold-bench", about = "Measures the server beside a no-op floor")]
@@ -47,6 +47,8 @@ enum What {
     Contended(contended::Options),
     /// Many clients that wait for one key.
     Handover(handover::Options),
+    /// Very many live locks: memory, restart, and cycles beside them.
+    Many(many::Options),
     /// Reads and writes of documents.
     Documents(documents::Options),
     /// Prints a report that was written with `--json`, as tables for a document.
@@ -80,6 +82,7 @@ fn main() -> anyhow::Result<()> {
             What::Mix(options) => report.add([mix::measure(&plan, options).await?]),
             What::Contended(options) => report.add([contended::measure(&plan, options).await?]),
             What::Handover(options) => report.add([handover::measure(&plan, options).await?]),
+            What::Many(options) => report.add([many::measure(&plan, options).await?]),
             What::Documents(options) => report.add([documents::measure(&plan, options).await?]),
             What::Show { file } => {
                 let text = std::fs::read_to_string(file)

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
@@ -106,6 +107,22 @@ impl Target {
         let kib: f64 =
             line.and_then(|rest| rest.split_whitespace().next()).context("no VmRSS")?.parse()?;
         Ok(kib * 1024.0)
+    }
+
+    /// Ends it as a service manager does, and waits.
+    pub(crate) fn stop(mut self) -> anyhow::Result<()> {
+        let told = Command::new("kill").arg(self.child.id().to_string()).status()?;
+        if !told.success() {
+            bail!("cannot stop the server");
+        }
+        let until = Instant::now() + Duration::from_secs(60);
+        while self.child.try_wait()?.is_none() {
+            if until < Instant::now() {
+                bail!("the server did not stop within a minute");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
     }
 }
 

@@ -102,3 +102,12 @@ fn documents_are_read_and_written() {
         assert!(0.0 < figure(&report, "documents", "leasehold", case, "requests/s"));
     }
 }
+
+#[test]
+fn many_locks_outlive_a_kill_and_a_stop() {
+    let report = run(&["many", "--live-locks", "500"]);
+    let find = |name| figure(&report, "many", "leasehold", "500 live locks", name);
+    assert!(0.0 < find("ready after kill s"));
+    assert!(0.0 < find("ready after stop s"));
+    assert!(0.0 < find("of an empty table %"));
+}

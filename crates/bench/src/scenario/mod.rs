@@ -8,6 +8,7 @@ pub(crate) mod contended;
 pub(crate) mod cycles;
 pub(crate) mod documents;
 pub(crate) mod handover;
+pub(crate) mod many;
 pub(crate) mod mix;
 
 use std::path::PathBuf;
