@@ -191,13 +191,13 @@ impl LockTable {
         }
         let Some(&lock_id) = self.state.keys.get(&key) else { return Ok(None) };
         if let Some(idx) = self.state.idx(lock_id) {
-            let lock = &self.state.slot(idx).lock;
-            let same = lock.grant.idempotency.as_ref().is_some_and(|each| **each == *idempotency);
+            let lock = self.state.slot(idx);
+            let same = lock.idempotency().is_some_and(|each| each == idempotency);
             if !same {
                 return Err(AcquireRefusal::KeyReused);
             }
             if lock.is_live(now.lease) {
-                let lock = Box::new(lock.clone());
+                let lock = Box::new(lock.lock());
                 if let Some(at) = self.uncollected.remove(&lock_id) {
                     self.uncollected_timers.remove(&(at, lock_id));
                 }
@@ -221,7 +221,7 @@ impl LockTable {
         let mut holds = Vec::with_capacity(command.holds.len());
         for &token in &command.holds {
             match self.judge(&command.caller, token, now) {
-                Ok(idx) => holds.push(self.state.slot(idx).lock.grant.lock_id),
+                Ok(idx) => holds.push(self.state.slot(idx).lock_id),
                 Err(what) => return Err(AcquireRefusal::Token(Box::new(what))),
             }
         }
@@ -309,7 +309,7 @@ impl LockTable {
         let lock_id = grant.lock_id;
         self.emit(EventBody::Acquired(Box::new(grant.clone())), command.origin.clone(), now);
         let lock = match self.state.idx(lock_id) {
-            Some(idx) => self.state.slot(idx).lock.clone(),
+            Some(idx) => self.state.slot(idx).lock(),
             None => crate::lock::Lock::new(grant),
         };
         Granted { lock: Box::new(lock), replayed: false }

@@ -84,7 +84,7 @@ impl LockTable {
                         }
                     }
                     Obstacle::Lock(idx) => {
-                        let grant = &self.state.slot(idx).lock.grant;
+                        let grant = self.state.slot(idx);
                         for &other in self.held_by_parked.get(&grant.lock_id).into_iter().flatten()
                         {
                             let step = CircleStep {

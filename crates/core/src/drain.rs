@@ -112,13 +112,12 @@ impl LockTable {
     /// Every write under a lock that is on its way.
     pub(crate) fn pins_under(&self, idx: LockIdx, now: Now) -> Vec<PinId> {
         let slot = self.state.slot(idx);
-        let grant = &slot.lock.grant;
         let mut pins = Vec::new();
         // A write under a lock changes something that the lock covers.
-        for &node in &slot.nodes {
+        for &node in slot.nodes() {
             let place = self.place_of(node);
-            self.visit_pins(&place, Mode::Exclusive, grant.depth, now, &mut |at| {
-                if self.pins.get(&at.pin).is_some_and(|pin| pin.is_under(grant.lock_id)) {
+            self.visit_pins(&place, Mode::Exclusive, slot.depth, now, &mut |at| {
+                if self.pins.get(&at.pin).is_some_and(|pin| pin.is_under(slot.lock_id)) {
                     pins.push(at.pin);
                 }
             });
@@ -165,8 +164,8 @@ impl LockTable {
                 return;
             }
         };
-        if self.state.slot(idx).lock.breaking.is_some() {
-            let lock = Box::new(self.state.slot(idx).lock.clone());
+        if self.state.slot(idx).breaking().is_some() {
+            let lock = Box::new(self.state.slot(idx).lock());
             let refusal = HolderRefusal::Closing(lock);
             self.wakes.push((waiter, Woken::NotTransferred(Box::new(refusal))));
             return;

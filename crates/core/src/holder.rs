@@ -12,7 +12,6 @@ use crate::obstacles::Obstacle;
 use crate::queue::Blocker;
 use crate::refusal::{BreakRefusal, HolderRefusal, Waiting};
 use crate::resource::Resource;
-use crate::state::State;
 use crate::table::{DueBelow, Granted, LockTable};
 use crate::time::{LeaseTime, Now};
 use crate::tree::LockIdx;
@@ -54,11 +53,11 @@ impl LockTable {
     /// The refusal; nothing has changed.
     pub fn renew(&mut self, command: &Renew, now: Now) -> Result<Box<Lock>, HolderRefusal> {
         let idx = self.addressed(&command.caller, &command.address, &command.tokens, now)?;
-        let lock = &self.state.slot(idx).lock;
-        if lock.breaking.is_some() {
-            return Err(HolderRefusal::Closing(Box::new(lock.clone())));
+        let lock = self.state.slot(idx);
+        if lock.breaking().is_some() {
+            return Err(HolderRefusal::Closing(Box::new(lock.lock())));
         }
-        let max_ttl_ms = lock.grant.max_ttl_ms;
+        let max_ttl_ms = lock.max_ttl_ms;
         let ttl_ms = match command.ttl_ms {
             Some(ttl) if !(MIN_TTL_MS..=max_ttl_ms).contains(&ttl) => {
                 return Err(HolderRefusal::TtlOutOfRange { max_ttl_ms });
@@ -70,18 +69,18 @@ impl LockTable {
         if command.ttl_ms.is_none() {
             deadline = deadline.max(lock.deadline);
         }
-        if let Some(max) = lock.grant.max_deadline
+        if let Some(max) = lock.max_deadline()
             && max < deadline
         {
             if lock.deadline == max {
-                let max_hold_ms = max.since(lock.grant.granted);
+                let max_hold_ms = max.since(lock.granted);
                 return Err(HolderRefusal::MaxHoldReached { max_hold_ms });
             }
             deadline = max;
         }
-        let body = EventBody::Renewed { lock: State::subject(lock), ttl_ms, deadline };
+        let body = EventBody::Renewed { lock: lock.subject(), ttl_ms, deadline };
         self.emit(body, command.origin.clone(), now);
-        Ok(Box::new(self.state.slot(idx).lock.clone()))
+        Ok(Box::new(self.state.slot(idx).lock()))
     }
 
     /// `DELETE {resource}/lock`. Released already by this token: done, and nothing is written.
@@ -96,9 +95,9 @@ impl LockTable {
             }
             Err(refusal) => return Err(refusal),
         };
-        let lock = &self.state.slot(idx).lock;
-        let lock_id = lock.grant.lock_id;
-        let body = EventBody::Released { lock: State::subject(lock), undelivered: false };
+        let lock = self.state.slot(idx);
+        let lock_id = lock.lock_id;
+        let body = EventBody::Released { lock: lock.subject(), undelivered: false };
         self.end_lock(idx, body, command.origin.clone(), now);
         Ok(lock_id)
     }
@@ -114,9 +113,9 @@ impl LockTable {
                 return self.transferred_already(refusal, &command.to, now).map(Transferring::Done);
             }
         };
-        let lock = &self.state.slot(idx).lock;
-        if lock.breaking.is_some() {
-            return Err(HolderRefusal::Closing(Box::new(lock.clone())));
+        let lock = self.state.slot(idx);
+        if lock.breaking().is_some() {
+            return Err(HolderRefusal::Closing(Box::new(lock.lock())));
         }
         let pins = self.await_pins_of(idx, WaiterId(self.next_id), now);
         if pins.is_empty() {
@@ -145,13 +144,14 @@ impl LockTable {
 
     fn repeated_transfer(&self, ending: &Ending, to: &Principal, now: Now) -> Option<Granted> {
         let Ending::Transferred { successor, to: went_to } = ending else { return None };
-        let lock = &self.state.slot(self.state.idx(*successor)?).lock;
+        let lock = self.state.slot(self.state.idx(*successor)?);
         (went_to == to && !lock.used && lock.is_live(now.lease))
-            .then(|| Granted { lock: Box::new(lock.clone()), replayed: true })
+            .then(|| Granted { lock: Box::new(lock.lock()), replayed: true })
     }
 
     pub(crate) fn hand_over(&mut self, idx: LockIdx, command: &Transfer, now: Now) -> Granted {
-        let lock = self.state.slot(idx).lock.clone();
+        let slot = self.state.slot(idx);
+        let (lock, subject) = (slot.lock(), slot.subject());
         let grant = Grant {
             lock_id: command.lock_id,
             fence: self.next_fence(),
@@ -162,10 +162,9 @@ impl LockTable {
             acquired_at: now.wall,
             waited_ms: 0,
             idempotency: None,
-            ..lock.grant.clone()
+            ..lock.grant
         };
-        let body =
-            EventBody::Transferred { lock: State::subject(&lock), to: Box::new(grant.clone()) };
+        let body = EventBody::Transferred { lock: subject, to: Box::new(grant.clone()) };
         self.end_lock(idx, body, command.origin.clone(), now);
         Granted { lock: Box::new(Lock::new(grant)), replayed: false }
     }
@@ -181,10 +180,10 @@ impl LockTable {
         }
         let mut asked = Vec::with_capacity(covering.len());
         for idx in covering {
-            let lock = &self.state.slot(idx).lock;
-            asked.push(lock.grant.lock_id);
+            let lock = self.state.slot(idx);
+            asked.push(lock.lock_id);
             let body = EventBody::Requested {
-                lock: State::subject(lock),
+                lock: lock.subject(),
                 by: command.caller.principal.clone(),
                 message: command.message.clone(),
             };
@@ -218,7 +217,7 @@ impl LockTable {
         match &command.address {
             Address::Id(lock_id) => {
                 let idx = self.state.idx(*lock_id).ok_or(BreakRefusal::Changed)?;
-                if self.state.slot(idx).lock.is_live(now.lease) {
+                if self.state.slot(idx).is_live(now.lease) {
                     Ok(idx)
                 } else {
                     Err(BreakRefusal::Changed)
@@ -230,12 +229,12 @@ impl LockTable {
                     (Some(named), all) => all
                         .iter()
                         .copied()
-                        .find(|&idx| self.state.slot(idx).lock.grant.lock_id == named)
+                        .find(|&idx| self.state.slot(idx).lock_id == named)
                         .ok_or(BreakRefusal::Changed),
                     (None, []) => Err(BreakRefusal::Changed),
                     (None, [only]) => Ok(*only),
                     (None, several) => Err(BreakRefusal::Ambiguous(
-                        several.iter().map(|&idx| self.state.slot(idx).lock.clone()).collect(),
+                        several.iter().map(|&idx| self.state.slot(idx).lock()).collect(),
                     )),
                 }
             }
@@ -248,11 +247,11 @@ impl LockTable {
     /// The refusal; nothing has changed.
     pub fn break_lock(&mut self, command: &BreakLock, now: Now) -> Result<Broken, BreakRefusal> {
         let idx = self.breakable(command, now)?;
-        let lock = self.state.slot(idx).lock.clone();
+        let slot = self.state.slot(idx);
+        let (lock, subject) = (slot.lock(), slot.subject());
         let by = command.caller.principal.clone();
         let reason: Arc<str> = command.reason.clone();
         let ends_at = (now.lease + command.grace_ms).min(lock.deadline);
-        let subject = State::subject(&lock);
         if ends_at <= now.lease {
             self.end_lock(
                 idx,
@@ -279,13 +278,13 @@ impl LockTable {
         let idx = self.breakable(command, now)?;
         let slot = self.state.slot(idx);
         let mut queue = Vec::new();
-        for &node in &slot.nodes {
-            queue.extend(self.queue_at(&self.place_of(node), slot.lock.grant.depth));
+        for &node in slot.nodes() {
+            queue.extend(self.queue_at(&self.place_of(node), slot.depth));
         }
         queue.sort_by_key(|waiting| waiting.waiter);
         queue.dedup_by_key(|waiting| waiting.waiter);
         Ok(BreakPreview {
-            lock: Box::new(slot.lock.clone()),
+            lock: Box::new(slot.lock()),
             writes_in_flight: self.pins_under(idx, now).len(),
             queue,
         })

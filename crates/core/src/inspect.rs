@@ -27,7 +27,7 @@ impl LockTable {
         let mut locks = Vec::new();
         self.visit_locks(&place, crate::lock::Mode::Exclusive, Depth::Zero, now, &mut |obstacle| {
             if let Obstacle::Lock(idx) = obstacle {
-                locks.push(self.state.slot(idx).lock.clone());
+                locks.push(self.state.slot(idx).lock());
             }
             true
         });
@@ -43,9 +43,9 @@ impl LockTable {
 
     /// One live lock.
     #[must_use]
-    pub fn lock(&self, lock_id: LockId, now: Now) -> Option<&Lock> {
-        let lock = &self.state.slot(self.state.idx(lock_id)?).lock;
-        lock.is_live(now.lease).then_some(lock)
+    pub fn lock(&self, lock_id: LockId, now: Now) -> Option<Lock> {
+        let slot = self.state.slot(self.state.idx(lock_id)?);
+        slot.is_live(now.lease).then(|| slot.lock())
     }
 
     /// Live locks in the order of their fences, from after `after`: those that `matches` lets
@@ -64,9 +64,9 @@ impl LockTable {
         let mut looked = 0;
         for (&fence, &idx) in self.state.by_fence.range(from..) {
             looked += 1;
-            let lock = &self.state.slot(idx).lock;
-            if lock.is_live(now.lease) && matches(lock) {
-                found.push(lock.clone());
+            let slot = self.state.slot(idx);
+            if slot.is_live(now.lease) {
+                found.extend(Some(slot.lock()).filter(&mut matches));
             }
             if found.len() == limit || looked == looks {
                 return (found, Some(fence));

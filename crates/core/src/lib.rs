@@ -10,6 +10,7 @@
 //! arguments, so that folding the same events rebuilds the same table.
 
 pub mod acquire;
+mod arena;
 pub mod caller;
 mod circle;
 pub mod command;
@@ -26,6 +27,7 @@ pub mod refusal;
 pub mod resource;
 pub mod rows;
 pub mod sabotage;
+mod slot;
 pub mod state;
 pub mod table;
 pub mod target;

@@ -183,16 +183,16 @@ impl LockTable {
     /// Whether a parked acquire conflicts with a live lock.
     fn needs(&self, parked: &Parked, held: LockId, now: Now) -> bool {
         let Some(idx) = self.state.idx(held) else { return false };
-        let lock = &self.state.slot(idx).lock;
+        let lock = self.state.slot(idx);
         if !lock.is_live(now.lease) {
             return false;
         }
         let command = &parked.command;
         command.want.resources().iter().any(|resource| {
-            lock.grant.resources.iter().any(|held| {
+            lock.resources().iter().any(|held| {
                 crate::table::requests_conflict(
                     (resource, command.mode, command.depth),
-                    (held, lock.grant.mode, lock.grant.depth),
+                    (held, lock.mode, lock.depth),
                 )
             })
         })
@@ -208,7 +208,7 @@ impl LockTable {
     ) -> bool {
         let last = place.path.len() - 1;
         let conflicts = |idx: LockIdx, other: Mode| {
-            modes_conflict(other, mode) && self.state.slot(idx).lock.is_live(now.lease)
+            modes_conflict(other, mode) && self.state.slot(idx).is_live(now.lease)
         };
         for (at, &node) in place.path.iter().enumerate() {
             let own = place.exact && at == last;
@@ -225,8 +225,8 @@ impl LockTable {
             return true;
         }
         self.visit_locks_below(place.path[last], mode, &mut |table, idx| {
-            let lock = &table.state.slot(idx).lock;
-            !conflicts(idx, lock.grant.mode) || visit(Obstacle::Lock(idx))
+            let lock = &table.state.slot(idx);
+            !conflicts(idx, lock.mode) || visit(Obstacle::Lock(idx))
         })
     }
 
@@ -308,17 +308,17 @@ impl LockTable {
         found.locks = locks.len();
         let mut last: Option<LockIdx> = None;
         for &idx in &*locks {
-            let lock = &self.state.slot(idx).lock;
+            let lock = self.state.slot(idx);
             found.held_by_you |= if caller.anonymous {
-                holds.contains(&lock.grant.lock_id)
+                holds.contains(&lock.lock_id)
             } else {
-                lock.grant.holder == caller.principal
+                lock.holder == caller.principal
             };
-            if last.is_none_or(|last| self.state.slot(last).lock.deadline < lock.deadline) {
+            if last.is_none_or(|last| self.state.slot(last).deadline < lock.deadline) {
                 last = Some(idx);
             }
         }
-        found.lock = last.map(|idx| Box::new(self.state.slot(idx).lock.clone()));
+        found.lock = last.map(|idx| Box::new(self.state.slot(idx).lock()));
     }
 
     // ---- writes on their way -----------------------------------------------------------------

@@ -144,7 +144,7 @@ impl LockTable {
             let reach = Reach { mode, depth, ticket: Some(waiter), holds: &holds };
             match self.first_obstacle(places.iter(), reach, now) {
                 Some(Obstacle::Lock(idx)) => {
-                    watch.push(Blocker::Lock(self.state.slot(idx).lock.grant.lock_id));
+                    watch.push(Blocker::Lock(self.state.slot(idx).lock_id));
                 }
                 Some(Obstacle::Parked(other)) => watch.push(Blocker::Parked(other)),
                 Some(Obstacle::Freeze(node)) => {
@@ -464,7 +464,7 @@ impl LockTable {
                     Blocker::Lock(id) => self
                         .state
                         .idx(*id)
-                        .is_some_and(|idx| !self.state.slot(idx).lock.is_live(now.lease)),
+                        .is_some_and(|idx| !self.state.slot(idx).is_live(now.lease)),
                     Blocker::Freeze(resource) => {
                         self.state.freeze_of(resource).is_some_and(|it| it.until <= now.wall)
                     }

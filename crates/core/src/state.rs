@@ -4,16 +4,19 @@
 //! replaying the tail, gives the same state.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use slab::Slab;
+use hashbrown::HashTable;
 
+use crate::arena::Arena;
 use crate::event::{Event, EventBody, Subject};
 use crate::ids::{Fence, LockId, Principal, Seq};
 use crate::lock::{Break, Ended, Ending, Freeze, LetGo, Lock, OpenAdmission};
 use crate::resource::Resource;
 use crate::rows::{ENDED_KEPT_MS, Row};
 use crate::sabotage::{self, Mistake};
+use crate::slot::LockSlot;
 use crate::time::{LeaseTime, WallTime};
 use crate::tree::{LockAt, LockIdx, NodeId, Tree};
 
@@ -27,19 +30,11 @@ pub const MAX_ENDED: usize = 200_000;
 /// of 3,000 a second.
 pub const MAX_KEYED: usize = 2_000_000;
 
-pub(crate) struct LockSlot {
-    pub(crate) lock: Lock,
-    pub(crate) nodes: Box<[NodeId]>,
-    /// The newest event about it.
-    pub(crate) seq: Seq,
-    /// Where it stands among the timers: at its deadline or, after a renewal, before it.
-    pub(crate) timer: LeaseTime,
-}
-
 /// The fold of the log.
 pub struct State {
-    pub(crate) locks: Slab<LockSlot>,
-    pub(crate) by_id: HashMap<LockId, LockIdx, foldhash::quality::FixedState>,
+    pub(crate) locks: Arena<LockSlot>,
+    /// The places of the locks, by the hash of their ids.
+    by_id: HashTable<LockIdx>,
     pub(crate) by_fence: BTreeMap<Fence, LockIdx>,
     pub(crate) tree: Tree,
     pub(crate) timers: BTreeSet<(LeaseTime, LockIdx)>,
@@ -57,6 +52,7 @@ pub struct State {
     pub(crate) seq: Seq,
     pub(crate) lease: LeaseTime,
     incarnation: Arc<str>,
+    hasher: foldhash::quality::FixedState,
 }
 
 impl State {
@@ -66,14 +62,14 @@ impl State {
     pub fn new(seed: u64) -> Self {
         let hasher = foldhash::quality::FixedState::with_seed(seed);
         Self {
-            locks: Slab::new(),
-            by_id: HashMap::with_hasher(hasher.clone()),
+            locks: Arena::new(),
+            by_id: HashTable::new(),
             by_fence: BTreeMap::new(),
             tree: Tree::new(seed),
             timers: BTreeSet::new(),
             per_holder: HashMap::with_hasher(hasher.clone()),
             keys: HashMap::with_hasher(hasher.clone()),
-            ended: HashMap::with_hasher(hasher),
+            ended: HashMap::with_hasher(hasher.clone()),
             ended_order: BTreeSet::new(),
             keyed_order: BTreeSet::new(),
             thaw: BTreeSet::new(),
@@ -82,6 +78,7 @@ impl State {
             seq: Seq(0),
             lease: LeaseTime(0),
             incarnation: Arc::from(""),
+            hasher,
         }
     }
 
@@ -115,8 +112,8 @@ impl State {
     }
 
     /// Every live lock, in the order of the grants.
-    pub fn live_locks(&self) -> impl Iterator<Item = &Lock> {
-        self.by_fence.values().map(|&idx| &self.locks[idx as usize].lock)
+    pub fn live_locks(&self) -> impl Iterator<Item = Lock> + '_ {
+        self.by_fence.values().map(|&idx| self.locks[idx].lock())
     }
 
     /// Every freeze, in the order of their ends.
@@ -218,11 +215,12 @@ impl State {
     }
 
     pub(crate) fn idx(&self, id: LockId) -> Option<LockIdx> {
-        self.by_id.get(&id).copied()
+        let hash = self.hasher.hash_one(id);
+        self.by_id.find(hash, |&idx| self.locks[idx].lock_id == id).copied()
     }
 
     pub(crate) fn slot(&self, idx: LockIdx) -> &LockSlot {
-        &self.locks[idx as usize]
+        &self.locks[idx]
     }
 
     /// How a lock ended, while that is kept in memory.
@@ -245,68 +243,63 @@ impl State {
         path.last().and_then(|&node| self.tree.freeze(node))
     }
 
-    /// What an event about this lock says of it.
-    pub(crate) fn subject(lock: &Lock) -> Subject {
-        Subject {
-            lock_id: lock.grant.lock_id,
-            fence: lock.grant.fence,
-            resources: lock.grant.resources.clone(),
-            holder: lock.grant.holder.clone(),
-            dialect: lock.grant.dialect,
-        }
-    }
-
-    fn insert(&mut self, lock: Lock, seq: Seq) {
-        let grant = &lock.grant;
+    fn insert(&mut self, mut lock: Lock, seq: Seq) {
+        let grant = &mut lock.grant;
         self.fence = self.fence.max(grant.fence);
-        let nodes: Box<[NodeId]> =
+        let nodes: Vec<NodeId> =
             grant.resources.iter().map(|resource| self.tree.make(resource)).collect();
-        let entry = self.locks.vacant_entry();
-        // `max_locks` keeps the table far below 2^32.
-        let idx = u32::try_from(entry.key()).unwrap_or(u32::MAX);
+        let idx = self.locks.next_place();
         for &node in &nodes {
             let at = LockAt { lock: idx, mode: grant.mode, depth: grant.depth };
             self.tree.attach_lock(node, at, seq);
         }
-        self.by_id.insert(grant.lock_id, idx);
+        let hash = self.hasher.hash_one(grant.lock_id);
+        self.by_id
+            .insert_unique(hash, idx, |&other| self.hasher.hash_one(self.locks[other].lock_id));
         self.by_fence.insert(grant.fence, idx);
         self.timers.insert((lock.deadline, idx));
+        // All locks of a holder share the name: a start reads it with each.
+        if let Some((name, _)) = self.per_holder.get_key_value(&grant.holder) {
+            grant.holder = name.clone();
+        }
         *self.per_holder.entry(grant.holder.clone()).or_default() += 1;
         if let Some(idempotency) = &grant.idempotency {
             self.keys.insert((grant.holder.clone(), idempotency.key.clone()), grant.lock_id);
         }
-        entry.insert(LockSlot { nodes, seq, timer: lock.deadline, lock });
+        self.locks.insert(LockSlot::new(lock, &nodes, seq));
     }
 
     fn change(&mut self, subject: &Subject, seq: Seq, edit: impl FnOnce(&mut Lock)) {
         let Some(idx) = self.idx(subject.lock_id) else { return };
-        let slot = &mut self.locks[idx as usize];
-        edit(&mut slot.lock);
+        let slot = &mut self.locks[idx];
+        slot.edit(edit);
         slot.seq = seq;
         // A later deadline leaves the timer where it is: it is set anew when it comes up.
-        if slot.lock.deadline < slot.timer {
+        if slot.deadline < slot.timer {
             self.timers.remove(&(slot.timer, idx));
-            slot.timer = slot.lock.deadline;
+            slot.timer = slot.deadline;
             self.timers.insert((slot.timer, idx));
         }
     }
 
     fn end(&mut self, subject: &Subject, ending: Ending, lease: LeaseTime, event: &Event) {
-        let Some(idx) = self.by_id.remove(&subject.lock_id) else { return };
-        let slot = self.locks.remove(idx as usize);
-        for &node in &slot.nodes {
+        let hash = self.hasher.hash_one(subject.lock_id);
+        let found = self.by_id.find_entry(hash, |&idx| self.locks[idx].lock_id == subject.lock_id);
+        let Ok(entry) = found else { return };
+        let (idx, _) = entry.remove();
+        let Some(slot) = self.locks.remove(idx) else { return };
+        for &node in slot.nodes() {
             self.tree.detach_lock(node, idx, event.seq);
         }
         self.timers.remove(&(slot.timer, idx));
-        self.by_fence.remove(&slot.lock.grant.fence);
-        let holder = &slot.lock.grant.holder;
-        if let Some(count) = self.per_holder.get_mut(holder) {
+        self.by_fence.remove(&slot.fence);
+        if let Some(count) = self.per_holder.get_mut(&slot.holder) {
             *count -= 1;
             if *count == 0 {
-                self.per_holder.remove(holder);
+                self.per_holder.remove(&slot.holder);
             }
         }
-        self.remember(slot.lock.ended(ending, lease, event.at));
+        self.remember(slot.ended(ending, lease, event.at));
     }
 
     fn remember(&mut self, ended: Ended) {
@@ -314,7 +307,7 @@ impl State {
             // The key is that of the newest grant: rows come in the order of the endings.
             let key = (ended.holder.clone(), idempotency.key.clone());
             let newer = self.keys.get(&key).is_some_and(|&other| {
-                self.by_id.contains_key(&other)
+                self.idx(other).is_some()
                     || self.ended.get(&other).is_some_and(|other| ended.fence < other.fence)
             });
             if !newer {
@@ -376,13 +369,12 @@ impl State {
 
     /// Checks that the indexes agree with the locks; for tests.
     pub(crate) fn assert_consistent(&self) {
-        for (idx, slot) in &self.locks {
-            let (grant, idx) = (&slot.lock.grant, u32::try_from(idx).unwrap_or(u32::MAX));
-            assert!(grant.fence <= self.fence, "fences grow");
-            assert_eq!(self.by_id.get(&grant.lock_id), Some(&idx));
-            assert_eq!(self.by_fence.get(&grant.fence), Some(&idx));
-            assert!(self.timers.contains(&(slot.timer, idx)), "{} would never end", grant.lock_id);
-            assert!(slot.timer <= slot.lock.deadline, "a timer stands after its deadline");
+        for (idx, slot) in self.locks.iter() {
+            assert!(slot.fence <= self.fence, "fences grow");
+            assert_eq!(self.idx(slot.lock_id), Some(idx));
+            assert_eq!(self.by_fence.get(&slot.fence), Some(&idx));
+            assert!(self.timers.contains(&(slot.timer, idx)), "{} would never end", slot.lock_id);
+            assert!(slot.timer <= slot.deadline, "a timer stands after its deadline");
         }
         let count = self.locks.len();
         assert_eq!(
@@ -392,7 +384,7 @@ impl State {
         let held: u64 = self.per_holder.values().sum();
         assert_eq!(usize::try_from(held).ok(), Some(count));
         for id in self.keys.values() {
-            let is_known = self.by_id.contains_key(id) || self.ended.contains_key(id);
+            let is_known = self.idx(*id).is_some() || self.ended.contains_key(id);
             assert!(is_known, "a key outlives what is known of its lock");
         }
     }

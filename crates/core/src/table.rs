@@ -282,11 +282,11 @@ impl LockTable {
     }
 
     fn expire_or_rearm(&mut self, idx: LockIdx, due: LeaseTime, now: Now) {
-        let slot = &mut self.state.locks[idx as usize];
-        if slot.lock.is_live(due) {
+        let slot = &mut self.state.locks[idx];
+        if slot.is_live(due) {
             // It was renewed since the timer was set.
             self.state.timers.remove(&(slot.timer, idx));
-            slot.timer = slot.lock.deadline;
+            slot.timer = slot.deadline;
             self.state.timers.insert((slot.timer, idx));
         } else {
             self.expire(idx, now);
@@ -295,9 +295,9 @@ impl LockTable {
 
     /// Ends a lock whose deadline has passed.
     pub(crate) fn expire(&mut self, idx: LockIdx, now: Now) {
-        let lock = &self.state.slot(idx).lock;
-        let subject = State::subject(lock);
-        let body = match &lock.breaking {
+        let lock = self.state.slot(idx);
+        let subject = lock.subject();
+        let body = match lock.breaking() {
             Some(breaking) => EventBody::Broken {
                 lock: subject,
                 by: breaking.by.clone(),
@@ -310,7 +310,7 @@ impl LockTable {
 
     /// Ends a lock by this event and serves whoever waited for it.
     pub(crate) fn end_lock(&mut self, idx: LockIdx, body: EventBody, origin: Origin, now: Now) {
-        let lock_id = self.state.slot(idx).lock.grant.lock_id;
+        let lock_id = self.state.slot(idx).lock_id;
         self.emit(body, origin, now);
         if let Some(at) = self.uncollected.remove(&lock_id) {
             self.uncollected_timers.remove(&(at, lock_id));
@@ -322,10 +322,10 @@ impl LockTable {
     /// in 10 s unless its client comes back for it.
     pub fn undelivered(&mut self, lock_id: LockId, now: Now) {
         let Some(idx) = self.state.idx(lock_id) else { return };
-        if self.state.slot(idx).lock.used {
+        if self.state.slot(idx).used {
             return;
         }
-        if self.state.slot(idx).lock.grant.idempotency.is_some() {
+        if self.state.slot(idx).idempotency().is_some() {
             let at = now.lease + UNCOLLECTED_MS;
             if let Some(before) = self.uncollected.insert(lock_id, at) {
                 self.uncollected_timers.remove(&(before, lock_id));
@@ -349,7 +349,7 @@ impl LockTable {
 
     fn release_undelivered(&mut self, lock_id: LockId, now: Now) {
         let Some(idx) = self.state.idx(lock_id) else { return };
-        let lock = &self.state.slot(idx).lock;
+        let lock = self.state.slot(idx);
         if !lock.is_live(now.lease) {
             self.expire(idx, now);
             return;
@@ -357,7 +357,7 @@ impl LockTable {
         if lock.used {
             return;
         }
-        let body = EventBody::Released { lock: State::subject(lock), undelivered: true };
+        let body = EventBody::Released { lock: lock.subject(), undelivered: true };
         self.end_lock(idx, body, Origin::default(), now);
     }
 
@@ -384,18 +384,17 @@ impl LockTable {
             && let Some(&node) = place.path.last()
         {
             self.visit_locks_below(node, mode, &mut |table, idx| {
-                let lock = &table.state.slot(idx).lock;
+                let lock = &table.state.slot(idx);
                 let is_live = lock.is_live(now.lease);
                 if !is_live {
                     due.push(idx);
                 }
-                all || !is_live || (mode == Mode::Shared && lock.grant.mode == Mode::Shared)
+                all || !is_live || (mode == Mode::Shared && lock.mode == Mode::Shared)
             });
         }
         due.sort_unstable();
         due.dedup();
-        let ids: Vec<LockId> =
-            due.iter().map(|&idx| self.state.slot(idx).lock.grant.lock_id).collect();
+        let ids: Vec<LockId> = due.iter().map(|&idx| self.state.slot(idx).lock_id).collect();
         for id in ids {
             // Ending one may grant another in the same place of the slab.
             if let Some(idx) = self.state.idx(id) {
@@ -410,7 +409,7 @@ impl LockTable {
             .locks(node)
             .iter()
             .map(|at| at.lock)
-            .filter(move |&idx| !self.state.slot(idx).lock.is_live(now.lease))
+            .filter(move |&idx| !self.state.slot(idx).is_live(now.lease))
     }
 
     /// Calls `visit` for each lock strictly below `node` that may conflict with a request of this
@@ -454,11 +453,11 @@ impl LockTable {
     ) -> Result<LockIdx, TokenIs> {
         let Presented::Token { lock_id, fence } = token else { return Err(TokenIs::Unknown) };
         if let Some(idx) = self.state.idx(lock_id) {
-            let lock = &self.state.slot(idx).lock;
-            if lock.grant.fence != fence {
+            let lock = self.state.slot(idx);
+            if lock.fence != fence {
                 return Err(TokenIs::Unknown);
             }
-            if !Self::is_holder(caller, &lock.grant.holder) {
+            if !Self::is_holder(caller, &lock.holder) {
                 return Err(TokenIs::NotYours);
             }
             if lock.is_live(now.lease) {
@@ -491,8 +490,8 @@ impl LockTable {
         for &token in tokens {
             let this = match self.judge(caller, token, now) {
                 Ok(idx) => {
-                    let lock = &self.state.slot(idx).lock;
-                    if fits(lock.grant.lock_id, &lock.grant.resources) {
+                    let lock = self.state.slot(idx);
+                    if fits(lock.lock_id, lock.resources()) {
                         return Ok(idx);
                     }
                     HolderRefusal::InvalidToken
@@ -521,7 +520,7 @@ impl LockTable {
     /// When one does not hold.
     pub fn assert_invariants(&self, now: Now) {
         self.state.tree.assert_consistent();
-        let live: Vec<&Lock> =
+        let live: Vec<Lock> =
             self.state.live_locks().filter(|lock| lock.is_live(now.lease)).collect();
         for (at, a) in live.iter().enumerate() {
             for b in &live[at + 1..] {

@@ -9,10 +9,11 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::BuildHasher;
+use std::ops::Range;
 
 use hashbrown::HashTable;
-use slab::Slab;
 
+use crate::arena::Arena;
 use crate::ids::{PinId, Seq, WaiterId};
 use crate::lock::{Depth, Freeze, Mode};
 use crate::resource::Resource;
@@ -138,7 +139,11 @@ impl Extras {
 #[derive(Debug)]
 struct Node {
     parent: NodeId,
-    segment: Box<str>,
+    /// A path that leads through here: that of the resource it was made for, which shares it.
+    path: Resource,
+    /// Where in the path the segment of this node begins and ends.
+    begins: u16,
+    ends: u16,
     locks: Locks,
     /// The newest event that attached or detached a lock or freeze here.
     mark: Seq,
@@ -146,36 +151,41 @@ struct Node {
     extras: Option<Box<Extras>>,
 }
 
+impl Node {
+    fn new(parent: NodeId, path: Resource, segment: Range<usize>) -> Self {
+        // A path has at most 2,048 bytes.
+        let short = |at| u16::try_from(at).unwrap_or(u16::MAX);
+        Self {
+            parent,
+            path,
+            begins: short(segment.start),
+            ends: short(segment.end),
+            locks: Locks::None,
+            mark: Seq(0),
+            inner: None,
+            extras: None,
+        }
+    }
+
+    fn segment(&self) -> &str {
+        &self.path.as_str()[usize::from(self.begins)..usize::from(self.ends)]
+    }
+}
+
 /// The tree. See the module.
 #[derive(Debug)]
 pub(crate) struct Tree {
-    nodes: Slab<Node>,
+    nodes: Arena<Node>,
     hasher: foldhash::quality::FixedState,
     /// Nodes that may be empty once the event is durable.
     to_prune: VecDeque<(Seq, NodeId)>,
     durable: Seq,
 }
 
-fn index(node: NodeId) -> usize {
-    node as usize
-}
-
-fn to_id(index: usize) -> u32 {
-    // More than 2^32 nodes do not fit in memory; `max_locks` and `max_waiters` end it long before.
-    u32::try_from(index).unwrap_or(u32::MAX)
-}
-
 impl Tree {
     pub(crate) fn new(seed: u64) -> Self {
-        let mut nodes = Slab::new();
-        nodes.insert(Node {
-            parent: ROOT,
-            segment: Box::from(""),
-            locks: Locks::None,
-            mark: Seq(0),
-            inner: None,
-            extras: None,
-        });
+        let mut nodes = Arena::new();
+        nodes.insert(Node::new(ROOT, Resource::root(), 0..0));
         Self {
             nodes,
             hasher: foldhash::quality::FixedState::with_seed(seed),
@@ -185,12 +195,10 @@ impl Tree {
     }
 
     fn child(&self, node: NodeId, segment: &str) -> Option<NodeId> {
-        let inner = self.nodes[index(node)].inner.as_ref()?;
+        let inner = self.nodes[node].inner.as_ref()?;
         inner
             .children
-            .find(self.hasher.hash_one(segment), |&child| {
-                &*self.nodes[index(child)].segment == segment
-            })
+            .find(self.hasher.hash_one(segment), |&child| self.nodes[child].segment() == segment)
             .copied()
     }
 
@@ -216,40 +224,37 @@ impl Tree {
     /// [`Tree::prune`].
     pub(crate) fn make(&mut self, resource: &Resource) -> NodeId {
         let mut node = ROOT;
+        let mut ends = 0;
         for segment in resource.segments() {
+            // Behind the slash.
+            let begins = ends + 1;
+            ends = begins + segment.len();
             node = match self.child(node, segment) {
                 Some(child) => child,
-                None => self.add_child(node, segment),
+                None => self.add_child(node, resource, begins..ends),
             };
         }
         node
     }
 
-    fn add_child(&mut self, parent: NodeId, segment: &str) -> NodeId {
-        let child = to_id(self.nodes.insert(Node {
-            parent,
-            segment: Box::from(segment),
-            locks: Locks::None,
-            mark: Seq(0),
-            inner: None,
-            extras: None,
-        }));
-        let hash = self.hasher.hash_one(segment);
-        let mut inner = self.nodes[index(parent)].inner.take().unwrap_or_default();
-        inner.children.insert_unique(hash, child, |&other| {
-            self.hasher.hash_one(&*self.nodes[index(other)].segment)
-        });
-        self.nodes[index(parent)].inner = Some(inner);
+    fn add_child(&mut self, parent: NodeId, path: &Resource, segment: Range<usize>) -> NodeId {
+        let hash = self.hasher.hash_one(&path.as_str()[segment.clone()]);
+        let child = self.nodes.insert(Node::new(parent, path.clone(), segment));
+        let mut inner = self.nodes[parent].inner.take().unwrap_or_default();
+        inner
+            .children
+            .insert_unique(hash, child, |&other| self.hasher.hash_one(self.nodes[other].segment()));
+        self.nodes[parent].inner = Some(inner);
         child
     }
 
     /// The node above, for all but the root.
     pub(crate) fn parent(&self, node: NodeId) -> Option<NodeId> {
-        (node != ROOT).then(|| self.nodes[index(node)].parent)
+        (node != ROOT).then(|| self.nodes[node].parent)
     }
 
     pub(crate) fn locks(&self, node: NodeId) -> &[LockAt] {
-        match &self.nodes[index(node)].locks {
+        match &self.nodes[node].locks {
             Locks::None => &[],
             Locks::One(lock) => std::slice::from_ref(lock),
             Locks::Many(locks) => locks,
@@ -257,44 +262,44 @@ impl Tree {
     }
 
     pub(crate) fn parked(&self, node: NodeId) -> &[ParkedAt] {
-        self.nodes[index(node)].extras.as_ref().map_or(&[], |extras| &extras.parked)
+        self.nodes[node].extras.as_ref().map_or(&[], |extras| &extras.parked)
     }
 
     pub(crate) fn pins(&self, node: NodeId) -> &[PinAt] {
-        self.nodes[index(node)].extras.as_ref().map_or(&[], |extras| &extras.pins)
+        self.nodes[node].extras.as_ref().map_or(&[], |extras| &extras.pins)
     }
 
     pub(crate) fn freeze(&self, node: NodeId) -> Option<&Freeze> {
-        self.nodes[index(node)].extras.as_ref().and_then(|extras| extras.freeze.as_ref())
+        self.nodes[node].extras.as_ref().and_then(|extras| extras.freeze.as_ref())
     }
 
     pub(crate) fn below(&self, node: NodeId) -> Below {
-        self.nodes[index(node)].inner.as_ref().map_or_else(Below::default, |inner| inner.below)
+        self.nodes[node].inner.as_ref().map_or_else(Below::default, |inner| inner.below)
     }
 
     /// The children that lead to a parked acquire, a write under way or a freeze, in a fixed
     /// order.
     pub(crate) fn busy(&self, node: NodeId) -> impl Iterator<Item = NodeId> + '_ {
-        self.nodes[index(node)].inner.iter().flat_map(|inner| inner.busy.iter().copied())
+        self.nodes[node].inner.iter().flat_map(|inner| inner.busy.iter().copied())
     }
 
     /// All children.
     pub(crate) fn children(&self, node: NodeId) -> impl Iterator<Item = NodeId> + '_ {
-        self.nodes[index(node)].inner.iter().flat_map(|inner| inner.children.iter().copied())
+        self.nodes[node].inner.iter().flat_map(|inner| inner.children.iter().copied())
     }
 
     /// The newest event that changed which locks or freezes are attached here.
     pub(crate) fn mark(&self, node: NodeId) -> Seq {
-        self.nodes[index(node)].mark
+        self.nodes[node].mark
     }
 
     /// The newest event that changed which locks or freezes are attached below.
     pub(crate) fn mark_below(&self, node: NodeId) -> Seq {
-        self.nodes[index(node)].inner.as_ref().map_or(Seq(0), |inner| inner.mark)
+        self.nodes[node].inner.as_ref().map_or(Seq(0), |inner| inner.mark)
     }
 
     pub(crate) fn attach_lock(&mut self, node: NodeId, lock: LockAt, seq: Seq) {
-        let slot = &mut self.nodes[index(node)].locks;
+        let slot = &mut self.nodes[node].locks;
         *slot = match std::mem::take(slot) {
             Locks::None => Locks::One(lock),
             Locks::One(first) => Locks::Many(Box::new(vec![first, lock])),
@@ -308,7 +313,7 @@ impl Tree {
     }
 
     pub(crate) fn detach_lock(&mut self, node: NodeId, lock: LockIdx, seq: Seq) {
-        let slot = &mut self.nodes[index(node)].locks;
+        let slot = &mut self.nodes[node].locks;
         let mut gone = None;
         *slot = match std::mem::take(slot) {
             Locks::None => Locks::None,
@@ -392,19 +397,19 @@ impl Tree {
     /// Removes the node, and those above it, as far as nothing needs them.
     pub(crate) fn prune(&mut self, mut node: NodeId) {
         while node != ROOT {
-            let Some(here) = self.nodes.get(index(node)) else { return };
+            let Some(here) = self.nodes.get(node) else { return };
             if self.is_needed(here) {
                 return;
             }
             let parent = here.parent;
-            let hash = self.hasher.hash_one(&*here.segment);
-            if let Some(inner) = self.nodes[index(parent)].inner.as_mut() {
+            let hash = self.hasher.hash_one(here.segment());
+            if let Some(inner) = self.nodes[parent].inner.as_mut() {
                 if let Ok(entry) = inner.children.find_entry(hash, |&child| child == node) {
                     entry.remove();
                 }
                 inner.busy.remove(&node);
             }
-            self.nodes.remove(index(node));
+            self.nodes.remove(node);
             node = parent;
         }
     }
@@ -418,14 +423,14 @@ impl Tree {
     }
 
     fn extras(&mut self, node: NodeId) -> &mut Extras {
-        self.nodes[index(node)].extras.get_or_insert_default()
+        self.nodes[node].extras.get_or_insert_default()
     }
 
     fn set_mark(&mut self, node: NodeId, seq: Seq) {
-        self.nodes[index(node)].mark = seq;
+        self.nodes[node].mark = seq;
         let mut at = node;
         while let Some(parent) = self.parent(at) {
-            if let Some(inner) = self.nodes[index(parent)].inner.as_mut() {
+            if let Some(inner) = self.nodes[parent].inner.as_mut() {
                 inner.mark = seq;
             }
             at = parent;
@@ -433,7 +438,7 @@ impl Tree {
     }
 
     fn is_busy(&self, node: NodeId) -> bool {
-        let here = &self.nodes[index(node)];
+        let here = &self.nodes[node];
         here.extras.as_ref().is_some_and(|extras| !extras.is_empty())
             || here.inner.as_ref().is_some_and(|inner| inner.below.is_busy())
     }
@@ -443,7 +448,7 @@ impl Tree {
         let mut at = node;
         while let Some(parent) = self.parent(at) {
             let busy = short_lived && self.is_busy(at);
-            if let Some(inner) = self.nodes[index(parent)].inner.as_mut() {
+            if let Some(inner) = self.nodes[parent].inner.as_mut() {
                 let count = inner.below.count(kind);
                 *count = if up { *count + 1 } else { count.saturating_sub(1) };
                 if busy {
@@ -458,8 +463,9 @@ impl Tree {
 
     /// Recounts everything and compares; for tests.
     pub(crate) fn assert_consistent(&self) {
-        for (at, node) in &self.nodes {
-            assert!(at == index(ROOT) || self.is_needed(node), "node {at} should have been pruned");
+        let to_u32 = |count| u32::try_from(count).unwrap_or(u32::MAX);
+        for (at, node) in self.nodes.iter() {
+            assert!(at == ROOT || self.is_needed(node), "node {at} should have been pruned");
             let Some(inner) = &node.inner else { continue };
             let mut below = Below::default();
             for &child in &inner.children {
@@ -473,8 +479,8 @@ impl Tree {
                 }
                 below.exclusive += deeper.exclusive + exclusive;
                 below.shared += deeper.shared + shared;
-                below.parked += deeper.parked + to_id(self.parked(child).len());
-                below.pins += deeper.pins + to_id(self.pins(child).len());
+                below.parked += deeper.parked + to_u32(self.parked(child).len());
+                below.pins += deeper.pins + to_u32(self.pins(child).len());
                 below.freezes += deeper.freezes + u32::from(self.freeze(child).is_some());
                 assert_eq!(inner.busy.contains(&child), self.is_busy(child), "busy of {at}");
             }

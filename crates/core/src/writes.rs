@@ -6,12 +6,13 @@ use crate::caller::Caller;
 use crate::command::{Check, IfList, Presented, Write};
 use crate::event::{EventBody, Origin, Subject, WriteResult};
 use crate::ids::{LockId, PinId, Seq, WaiterId};
-use crate::lock::{Depth, Freeze, LetGo, Lock, Mode, OpenAdmission};
+use crate::lock::{Depth, Freeze, LetGo, Mode, OpenAdmission};
 use crate::obstacles::{Obstacle, Place, Reach};
 use crate::queue::Phase;
 use crate::refusal::{COUNT_LIMIT, InTheWay, TokenIs, WriteRefusal};
 use crate::resource::Resource;
 use crate::sabotage::{self, Mistake};
+use crate::slot::LockSlot;
 use crate::state::State;
 use crate::table::{DueBelow, LockTable};
 use crate::target::Target;
@@ -87,11 +88,12 @@ impl LockTable {
         now: Now,
     ) -> Result<Option<Subject>, WriteRefusal> {
         let judged = self.judge_write(write, now)?;
-        let nearest =
-            judged.locks.iter().map(|&idx| &self.state.slot(idx).lock).max_by_key(|lock| {
-                lock.grant.resources.iter().map(|each| each.as_str().len()).max()
-            });
-        Ok(nearest.map(State::subject))
+        let nearest = judged
+            .locks
+            .iter()
+            .map(|&idx| self.state.slot(idx))
+            .max_by_key(|lock| lock.resources().iter().map(|each| each.as_str().len()).max());
+        Ok(nearest.map(LockSlot::subject))
     }
 
     /// Lets a write through and pins what it changes, or refuses it.
@@ -108,12 +110,12 @@ impl LockTable {
         let mut admission = None;
         let mut names = Vec::with_capacity(judged.locks.len());
         for idx in judged.locks {
-            let lock = &self.state.slot(idx).lock;
-            if let Some(let_go) = &lock.requested {
-                requested = Some((**let_go).clone());
+            let lock = self.state.slot(idx);
+            if let Some(let_go) = lock.requested() {
+                requested = Some(let_go.clone());
             }
-            names.push((lock.grant.lock_id, lock.grant.fence));
-            let subject = State::subject(lock);
+            names.push((lock.lock_id, lock.fence));
+            let subject = lock.subject();
             let first = admission.unwrap_or(self.state.seq.next());
             let body = EventBody::WriteAdmitted {
                 lock: subject.clone(),
@@ -159,10 +161,8 @@ impl LockTable {
         let Some(target) = pin.targets.get(at.target) else { return false };
         pin.locks.iter().any(|(subject, _)| {
             self.state.idx(subject.lock_id).is_some_and(|idx| {
-                let lock = &self.state.slot(idx).lock;
-                lock.grant.mode == Mode::Shared
-                    && lock.is_live(now.lease)
-                    && covers_all_of(lock, target)
+                let lock = self.state.slot(idx);
+                lock.mode == Mode::Shared && lock.is_live(now.lease) && covers_all_of(lock, target)
             })
         })
     }
@@ -271,8 +271,7 @@ impl LockTable {
             pending = pending.or_else(|| self.pending_at(target, place, &live, now));
         }
         if !missing.is_empty() || pending.is_some() {
-            let held: Vec<LockId> =
-                live.iter().map(|&idx| self.state.slot(idx).lock.grant.lock_id).collect();
+            let held: Vec<LockId> = live.iter().map(|&idx| self.state.slot(idx).lock_id).collect();
             let mut found = InTheWay { pending, ..InTheWay::default() };
             self.tell_locks(&write.caller, &mut missing, &held, &mut found);
             found.presented = self.tell_tokens(&tokens, &judged.locks);
@@ -359,7 +358,7 @@ impl LockTable {
             let holds = match check {
                 Check::Known(known) => *known,
                 Check::Token(token) => match self.judge(caller, *token, now) {
-                    Ok(idx) => covers(&self.state.slot(idx).lock, &list.resource),
+                    Ok(idx) => covers(self.state.slot(idx), &list.resource),
                     Err(_) => false,
                 },
             };
@@ -384,13 +383,12 @@ impl LockTable {
         };
         self.visit_locks(place, Mode::Exclusive, depth, now, &mut |obstacle| {
             let Obstacle::Lock(idx) = obstacle else { return true };
-            let lock = &self.state.slot(idx).lock;
+            let lock = self.state.slot(idx);
             if live.contains(&idx) {
                 if !judged.locks.contains(&idx) {
                     judged.locks.push(idx);
                 }
-            } else if !(lock.grant.mode == Mode::Shared
-                && self.shared_is_matched(lock, target, live)
+            } else if !(lock.mode == Mode::Shared && self.shared_is_matched(lock, target, live)
                 || sabotage::is(Mistake::IgnoreMissingToken))
             {
                 missing.push(idx);
@@ -401,7 +399,7 @@ impl LockTable {
     }
 
     /// Whether another shared lock's token serves for this shared lock: it covers the same target.
-    fn shared_is_matched(&self, lock: &Lock, target: &Target, live: &[LockIdx]) -> bool {
+    fn shared_is_matched(&self, lock: &LockSlot, target: &Target, live: &[LockIdx]) -> bool {
         // A lock above the target, or on it, is asked for at the target; one below (a subtree) at
         // each place of its own that lies below.
         let is_subtree = matches!(target, Target::Subtree(_));
@@ -410,16 +408,15 @@ impl LockTable {
             points.push(target.resource());
         }
         if is_subtree {
-            points
-                .extend(lock.grant.resources.iter().filter(|each| target.resource().covers(each)));
+            points.extend(lock.resources().iter().filter(|each| target.resource().covers(each)));
         }
         // What goes with everything below is asked for all the way down.
-        let deep = is_subtree && lock.grant.depth == Depth::Infinity;
+        let deep = is_subtree && lock.depth == Depth::Infinity;
         points.iter().all(|point| {
             live.iter().any(|&idx| {
-                let other = &self.state.slot(idx).lock;
-                other.grant.mode == Mode::Shared
-                    && (!deep || other.grant.depth == Depth::Infinity)
+                let other = self.state.slot(idx);
+                other.mode == Mode::Shared
+                    && (!deep || other.depth == Depth::Infinity)
                     && covers(other, point)
             })
         })
@@ -438,8 +435,8 @@ impl LockTable {
             return None;
         }
         let is_sharer = live.iter().any(|&idx| {
-            let lock = &self.state.slot(idx).lock;
-            lock.grant.mode == Mode::Shared && covers_all_of(lock, target)
+            let lock = self.state.slot(idx);
+            lock.mode == Mode::Shared && covers_all_of(lock, target)
         });
         let depth = match target {
             Target::Subtree(_) => Depth::Infinity,
@@ -487,7 +484,7 @@ impl LockTable {
             return Err(WriteRefusal::LockLost(id, ended));
         }
         if let Some(idx) = mismatch {
-            return Err(WriteRefusal::LockMismatch(Box::new(self.state.slot(idx).lock.clone())));
+            return Err(WriteRefusal::LockMismatch(Box::new(self.state.slot(idx).lock())));
         }
         if not_yours {
             return Err(WriteRefusal::NotTheHolder);
@@ -507,7 +504,7 @@ impl LockTable {
             .iter()
             .map(|(_, judged)| match judged {
                 Ok(idx) => {
-                    let lock_id = self.state.slot(*idx).lock.grant.lock_id;
+                    let lock_id = self.state.slot(*idx).lock_id;
                     if used.contains(idx) {
                         TokenIs::Fits(lock_id)
                     } else {
@@ -539,16 +536,16 @@ impl LockTable {
 }
 
 /// Whether a lock covers a resource.
-fn covers(lock: &Lock, resource: &Resource) -> bool {
-    lock.grant.resources.iter().any(|locked| match lock.grant.depth {
+fn covers(lock: &LockSlot, resource: &Resource) -> bool {
+    lock.resources().iter().any(|locked| match lock.depth {
         Depth::Infinity => locked.covers(resource),
         Depth::Zero => locked == resource,
     })
 }
 
 /// Whether a lock covers a target and, where the target has more below, that as well.
-fn covers_all_of(lock: &Lock, target: &Target) -> bool {
-    let deep_enough = lock.grant.depth == Depth::Infinity || !matches!(target, Target::Subtree(_));
+fn covers_all_of(lock: &LockSlot, target: &Target) -> bool {
+    let deep_enough = lock.depth == Depth::Infinity || !matches!(target, Target::Subtree(_));
     deep_enough && covers(lock, target.resource())
 }
 

@@ -336,9 +336,8 @@ impl Engine {
     /// # Errors
     /// No answer.
     pub async fn lock(&self, lock_id: LockId) -> Result<Option<Lock>, EngineError> {
-        let (lock, rests_on) = self
-            .shared
-            .decide(|core, now| (core.table.lock(lock_id, now).cloned(), core.rest()))?;
+        let (lock, rests_on) =
+            self.shared.decide(|core, now| (core.table.lock(lock_id, now), core.rest()))?;
         self.shared.settled(rests_on).await?;
         Ok(lock)
     }

@@ -231,7 +231,7 @@ impl Bench {
             }
             ["lock", fence] => {
                 let lock_id = self.ids[&Fence(fence.parse().unwrap())];
-                let lock = self.table.lock(lock_id, now).cloned();
+                let lock = self.table.lock(lock_id, now);
                 return Said::Text(lock.map_or("none".to_owned(), |lock| show(&lock)));
             }
             _ => {}
