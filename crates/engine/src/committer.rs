@@ -236,6 +236,7 @@ impl Committer {
         follower::load(&self.folder, self.log.as_mut(), &mut |loaded| match loaded {
             Loaded::Row(row) => state.load(row),
             Loaded::Event(event) => state.apply(&event),
+            Loaded::Void => state = State::new(self.seed),
         })
         .map_err(|error| chain(&error))?;
         let shared = Arc::clone(&self.shared);

@@ -173,6 +173,7 @@ impl Loading {
         let report = follower::load(&folder, log.as_mut(), &mut |loaded| match loaded {
             Loaded::Row(row) => state.load(row),
             Loaded::Event(event) => state.apply(&event),
+            Loaded::Void => state = State::new(seed),
         })?;
         let mut fence_floor = state.fence();
         let mut incarnation = state.incarnation().clone();

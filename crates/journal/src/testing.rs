@@ -313,6 +313,7 @@ pub(crate) fn load(
             rows.insert(&row);
         }
         Loaded::Event(event) => tail.push(event),
+        Loaded::Void => rows = MapRows::default(),
     })
     .unwrap();
     rows.fold(&tail);

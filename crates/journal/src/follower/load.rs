@@ -13,7 +13,7 @@ use leasehold_core::rows::Row;
 use rusqlite::Connection;
 
 use super::BASE_CHUNK;
-use crate::connect::{self, StoreError, failed};
+use crate::connect::{self, StoreError};
 use crate::folder::DataFolder;
 use crate::index::{self, Reached};
 use crate::log::{Log, LogError, hash};
@@ -26,6 +26,8 @@ pub enum Loaded {
     Row(Row),
     /// An event after the position of the rows.
     Event(Event),
+    /// What came so far is void, because the index is damaged: the table begins empty again.
+    Void,
 }
 
 /// What a start was made of.
@@ -76,23 +78,30 @@ pub fn load(
     log: &mut dyn Log,
     sink: &mut dyn FnMut(Loaded),
 ) -> Result<LoadReport, LoadError> {
-    let (state, index) = look(folder.path(), log)?;
-    let mut report = LoadReport { index: state, rows: 0, events: 0 };
-    let mut at = match (classify(LogState::Usable, WalState::Absent, state, RestState::Used), index)
-    {
-        (Case::UseIndex | Case::FoldTail, Some((connection, reached))) => {
-            report.rows = load_index(&connection, folder.path(), sink)?;
-            reached.rows
+    let (mut state, index) = look(folder.path(), log)?;
+    let case = classify(LogState::Usable, WalState::Absent, state, RestState::Used);
+    let mut from_index = None;
+    if let (Case::UseIndex | Case::FoldTail, Some((connection, reached))) = (case, index) {
+        match load_index(&connection, folder.path(), &reached, sink)? {
+            Some(rows) => from_index = Some((rows, reached.rows)),
+            None => {
+                state = IndexState::Damaged;
+                sink(Loaded::Void);
+            }
         }
-        _ => {
+    }
+    let (rows, mut at) = match from_index {
+        Some(loaded) => loaded,
+        None => {
             if state != IndexState::Missing {
                 tracing::warn!(index = ?state, "the index is built again from the log");
                 index::remove(folder.path())?;
             }
-            report.rows = load_base(folder, log, sink)?;
-            log.trimmed().map_or(Seq(0), |trimmed| trimmed.through)
+            let rows = load_base(folder, log, sink)?;
+            (rows, log.trimmed().map_or(Seq(0), |trimmed| trimmed.through))
         }
     };
+    let mut report = LoadReport { index: state, rows, events: 0 };
     loop {
         let events = log.read(at.next(), CHUNK)?;
         let Some(last) = events.last() else { break };
@@ -138,24 +147,21 @@ fn look(
         let found = found.filter(|stored| stored.seq == seq);
         Ok::<_, LogError>(found.map(|stored| hash(&stored.bytes)))
     })?;
-    if !matches!(state, IndexState::Current | IndexState::Behind) {
-        return Ok((state, None));
-    }
-    match index::rows_sum(&connection) {
-        Ok(sum) if sum == reached.rows_sum => Ok((state, Some((connection, reached)))),
-        _ => Ok((IndexState::Damaged, None)),
-    }
+    let usable = matches!(state, IndexState::Current | IndexState::Behind);
+    Ok((state, usable.then_some((connection, reached))))
 }
 
+/// Loads the rows of the index; none if they are not what `reached` says, which is known only
+/// behind the last of them: rows are read once, for the table and for their sum.
 fn load_index(
     connection: &Connection,
     folder: &Path,
+    reached: &Reached,
     sink: &mut dyn FnMut(Loaded),
-) -> Result<u64, LoadError> {
-    let path = index::path(folder);
+) -> Result<Option<u64>, LoadError> {
     let mut rows = 0;
     let mut wrong = None;
-    index::for_each_row(connection, |key, value| {
+    let sum = index::for_each_row(connection, |key, value| {
         if wrong.is_none() {
             match Row::parse(key, value) {
                 Ok(row) => {
@@ -163,14 +169,16 @@ fn load_index(
                     row.into_iter().for_each(|row| sink(Loaded::Row(row)));
                 }
                 Err(source) => {
-                    wrong =
-                        Some(LoadError::Row { key: key.to_owned(), path: path.clone(), source });
+                    let path = index::path(folder);
+                    wrong = Some(LoadError::Row { key: key.to_owned(), path, source });
                 }
             }
         }
-    })
-    .map_err(failed("read the rows of", &path))?;
-    wrong.map_or(Ok(rows), Err)
+    });
+    match (sum, wrong) {
+        (Ok(sum), wrong) if sum == reached.rows_sum => wrong.map_or(Ok(Some(rows)), Err),
+        _ => Ok(None),
+    }
 }
 
 fn load_base(

@@ -243,17 +243,12 @@ pub(crate) fn put_row(connection: &Connection, row: &BaseRow) -> rusqlite::Resul
     Ok(table::row_sum(&row.key, &row.value))
 }
 
-/// The sum over all rows.
-pub(crate) fn rows_sum(connection: &Connection) -> rusqlite::Result<i64> {
-    table::for_each(connection, |_, _| {})
-}
-
-/// Goes over all rows in the order of their keys.
+/// Goes over all rows in the order of their keys, and answers with the sum over them.
 pub(crate) fn for_each_row(
     connection: &Connection,
     visit: impl FnMut(&str, &[u8]),
-) -> rusqlite::Result<()> {
-    table::for_each(connection, visit).map(|_| ())
+) -> rusqlite::Result<i64> {
+    table::for_each(connection, visit)
 }
 
 /// Reads the blocks `from..=to`. One that is not there, or is damaged, is left out.
