@@ -54,26 +54,58 @@ impl Connection {
     async fn read(&mut self) -> anyhow::Result<Answer<'_>> {
         self.answer.clear();
         let (end, length) = loop {
-            if self.stream.read_buf(&mut self.answer).await? == 0 {
-                bail!("the server closed the connection");
-            }
+            self.more("the server closed the connection").await?;
             let Some(end) = find(&self.answer, b"\r\n\r\n") else { continue };
             let head = std::str::from_utf8(&self.answer[..end])?;
+            let end = end + 4;
             if field(head, "transfer-encoding").is_some() {
-                bail!("an answer came in chunks, which this client does not read");
+                break (end, self.read_chunks(end).await?);
             }
             let length = field(head, "content-length").map_or(Ok(0), str::parse::<usize>)?;
-            break (end + 4, length);
+            break (end, length);
         };
         while self.answer.len() < end + length {
-            if self.stream.read_buf(&mut self.answer).await? == 0 {
-                bail!("an answer broke off");
-            }
+            self.more("an answer broke off").await?;
         }
         let head = std::str::from_utf8(&self.answer[..end])?;
         let status = head.get(9..12).context("no status line")?.parse()?;
         Ok(Answer { status, head, body: &self.answer[end..end + length] })
     }
+
+    async fn more(&mut self, otherwise: &'static str) -> anyhow::Result<()> {
+        if self.stream.read_buf(&mut self.answer).await? == 0 {
+            bail!(otherwise);
+        }
+        Ok(())
+    }
+
+    /// Reads a body that comes in chunks from `begin` on, and joins it there; its length.
+    async fn read_chunks(&mut self, begin: usize) -> anyhow::Result<usize> {
+        // Up to where the body is joined, and up to where chunks have been taken.
+        let (mut joined, mut taken) = (begin, begin);
+        loop {
+            match chunk(&self.answer[taken..])? {
+                None => self.more("an answer broke off").await?,
+                Some((_, whole)) if whole.is_empty() => return Ok(joined - begin),
+                Some((head, whole)) => {
+                    let (from, length) = (taken + head, whole.len());
+                    taken = from + length + 2;
+                    self.answer.copy_within(from..from + length, joined);
+                    joined += length;
+                }
+            }
+        }
+    }
+}
+
+/// The first chunk of these bytes and where it begins, if it is here whole. Trailers there are
+/// none.
+fn chunk(bytes: &[u8]) -> anyhow::Result<Option<(usize, &[u8])>> {
+    let Some(line) = find(bytes, b"\r\n") else { return Ok(None) };
+    let size = usize::from_str_radix(std::str::from_utf8(&bytes[..line])?, 16)?;
+    let begin = line + 2;
+    let whole = bytes.get(begin..begin + size + 2);
+    Ok(whole.map(|whole| (begin, &whole[..size])))
 }
 
 impl Answer<'_> {
@@ -109,4 +141,20 @@ fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
 
 fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
     bytes.windows(what.len()).position(|window| window == what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_is_taken_when_it_is_whole() {
+        let bytes = b"a\r\n0123456789\r\n0\r\n\r\n";
+        for end in 0..15 {
+            assert_eq!(chunk(&bytes[..end]).unwrap(), None, "{end}");
+        }
+        assert_eq!(chunk(bytes).unwrap(), Some((3, &b"0123456789"[..])));
+        assert_eq!(chunk(&bytes[15..]).unwrap(), Some((3, &b""[..])));
+        assert!(chunk(b"x\r\n").is_err());
+    }
 }

@@ -23,7 +23,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 use crate::report::Report;
-use crate::scenario::{Plan, contended, cycles, documents, handover, many, mix};
+use crate::scenario::{Plan, contended, cycles, documents, expiry, handover, many, mix};
 
 #[derive(Parser)]
 #[command(name = "leasehold-bench", about = "Measures the server beside a no-op floor")]
@@ -49,6 +49,8 @@ enum What {
     Handover(handover::Options),
     /// Very many live locks: memory, restart, and cycles beside them.
     Many(many::Options),
+    /// Very many locks whose deadlines fall into one second.
+    Expiry(expiry::Options),
     /// Reads and writes of documents.
     Documents(documents::Options),
     /// Prints a report that was written with `--json`, as tables for a document.
@@ -83,6 +85,7 @@ fn main() -> anyhow::Result<()> {
             What::Contended(options) => report.add([contended::measure(&plan, options).await?]),
             What::Handover(options) => report.add([handover::measure(&plan, options).await?]),
             What::Many(options) => report.add([many::measure(&plan, options).await?]),
+            What::Expiry(options) => report.add([expiry::measure(&plan, options).await?]),
             What::Documents(options) => report.add([documents::measure(&plan, options).await?]),
             What::Show { file } => {
                 let text = std::fs::read_to_string(file)

@@ -111,3 +111,12 @@ fn many_locks_outlive_a_kill_and_a_stop() {
     assert!(0.0 < find("ready after stop s"));
     assert!(0.0 < find("of an empty table %"));
 }
+
+#[test]
+fn locks_that_end_at_once_are_free_after_their_deadlines() {
+    let report = run(&["expiry", "--expiring-locks", "200", "--expiring-lead", "3"]);
+    let find = |name| figure(&report, "expiry", "leasehold", "200 locks", name);
+    assert!(find("end written after deadline p50 ms") <= find("end written after deadline max ms"));
+    assert!(0.0 < find("free after deadline p50 ms"));
+    assert!(0.0 < find("cycles/s meanwhile"));
+}

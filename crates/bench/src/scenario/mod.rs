@@ -7,6 +7,7 @@
 pub(crate) mod contended;
 pub(crate) mod cycles;
 pub(crate) mod documents;
+pub(crate) mod expiry;
 pub(crate) mod handover;
 pub(crate) mod many;
 pub(crate) mod mix;
