@@ -86,7 +86,7 @@ impl Connection {
         loop {
             match chunk(&self.answer[taken..])? {
                 None => self.more("an answer broke off").await?,
-                Some((_, whole)) if whole.is_empty() => return Ok(joined - begin),
+                Some((_, [])) => return Ok(joined - begin),
                 Some((head, whole)) => {
                     let (from, length) = (taken + head, whole.len());
                     taken = from + length + 2;

@@ -15,6 +15,7 @@ mod redis;
 mod report;
 mod scenario;
 mod target;
+mod trail;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 use crate::report::Report;
-use crate::scenario::{Plan, contended, cycles, documents, expiry, handover, many, mix};
+use crate::scenario::{Plan, audit, contended, cycles, documents, expiry, handover, many, mix};
 
 #[derive(Parser)]
 #[command(name = "leasehold-bench", about = "Measures the server beside a no-op floor")]
@@ -53,6 +54,8 @@ enum What {
     Expiry(expiry::Options),
     /// Reads and writes of documents.
     Documents(documents::Options),
+    /// Questions to a long trail.
+    Audit(audit::Options),
     /// Prints a report that was written with `--json`, as tables for a document.
     Show {
         /// The file.
@@ -87,6 +90,7 @@ fn main() -> anyhow::Result<()> {
             What::Many(options) => report.add([many::measure(&plan, options).await?]),
             What::Expiry(options) => report.add([expiry::measure(&plan, options).await?]),
             What::Documents(options) => report.add([documents::measure(&plan, options).await?]),
+            What::Audit(options) => report.add([audit::measure(&plan, options).await?]),
             What::Show { file } => {
                 let text = std::fs::read_to_string(file)
                     .with_context(|| format!("cannot read {}", file.display()))?;

@@ -120,3 +120,13 @@ fn locks_that_end_at_once_are_free_after_their_deadlines() {
     assert!(0.0 < find("free after deadline p50 ms"));
     assert!(0.0 < find("cycles/s meanwhile"));
 }
+
+#[test]
+fn a_long_trail_is_asked() {
+    let report = run(&["audit", "--events", "4000"]);
+    let find = |case, name| figure(&report, "audit", "leasehold", case, name);
+    assert!(0.0 < find("4000 events", "ready with index s"));
+    assert!(3.0 <= find("by lock_id", "events found"));
+    assert_eq!(find("by a holder who never was", "events found"), 0.0);
+    assert!(0.0 < find("by time: a minute of it", "p50 ms"));
+}

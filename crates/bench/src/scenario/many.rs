@@ -124,7 +124,9 @@ async fn make(client: Client, part: usize, locks: usize) -> anyhow::Result<Tally
 }
 
 /// Starts the server and gives the seconds until it says that it is ready.
-async fn ready(start: impl Fn() -> anyhow::Result<Target>) -> anyhow::Result<(Target, f64)> {
+pub(crate) async fn ready(
+    start: impl Fn() -> anyhow::Result<Target>,
+) -> anyhow::Result<(Target, f64)> {
     let began = Instant::now();
     let target = start()?;
     let mut connection = Connection::open(&target.address).await?;
