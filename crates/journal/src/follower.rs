@@ -15,6 +15,7 @@
 //! Deliberately absent: any answer that waits for the follower. Queries scan what it has not
 //! reached, a start folds it.
 
+mod ahead;
 mod load;
 mod recent;
 

@@ -13,10 +13,11 @@ use leasehold_core::rows::Row;
 use rusqlite::Connection;
 
 use super::BASE_CHUNK;
-use crate::connect::{self, StoreError};
+use super::ahead::parse_ahead;
+use crate::connect::{self, StoreError, failed};
 use crate::folder::DataFolder;
 use crate::index::{self, Reached};
-use crate::log::{Log, LogError, hash};
+use crate::log::{Log, LogError, Stored, StoredError, hash};
 use crate::recovery::{Case, IndexState, LogState, RestState, WalState, classify};
 
 /// One part of the lock table at a start.
@@ -90,7 +91,7 @@ pub fn load(
             }
         }
     }
-    let (rows, mut at) = match from_index {
+    let (rows, at) = match from_index {
         Some(loaded) => loaded,
         None => {
             if state != IndexState::Missing {
@@ -101,21 +102,49 @@ pub fn load(
             (rows, log.trimmed().map_or(Seq(0), |trimmed| trimmed.through))
         }
     };
-    let mut report = LoadReport { index: state, rows, events: 0 };
-    loop {
-        let events = log.read(at.next(), CHUNK)?;
-        let Some(last) = events.last() else { break };
-        if events[0].seq != at.next() {
-            let what = "the event is missing".to_owned();
-            return Err(LogError::Damaged { seq: at.next(), what }.into());
-        }
-        at = last.seq;
-        report.events += events.len() as u64;
-        for stored in &events {
-            sink(Loaded::Event(stored.event().map_err(LogError::from)?));
-        }
-    }
-    Ok(report)
+    let events = load_events(folder, log, at, sink)?;
+    Ok(LoadReport { index: state, rows, events })
+}
+
+/// Loads the events after `at`.
+fn load_events(
+    folder: &DataFolder,
+    log: &mut dyn Log,
+    mut at: Seq,
+    sink: &mut dyn FnMut(Loaded),
+) -> Result<u64, LoadError> {
+    let mut loaded = 0;
+    let mut wrong = None;
+    let read = parse_ahead(
+        |events: Vec<Stored>| {
+            events.iter().map(Stored::event).collect::<Result<Vec<Event>, StoredError>>()
+        },
+        |push| {
+            loop {
+                let events = log.read(at.next(), CHUNK)?;
+                let Some(last) = events.last() else { return Ok(()) };
+                if events[0].seq != at.next() {
+                    let what = "the event is missing".to_owned();
+                    return Err(LogError::Damaged { seq: at.next(), what });
+                }
+                at = last.seq;
+                push(events);
+            }
+        },
+        |events| match events {
+            Ok(events) if wrong.is_none() => {
+                loaded += events.len() as u64;
+                events.into_iter().for_each(|event| sink(Loaded::Event(event)));
+            }
+            Ok(_) => {}
+            Err(error) => wrong = wrong.take().or(Some(error)),
+        },
+    );
+    let read = read.map_err(failed("start a thread for", &folder.log_path()))?;
+    // Read before whatever could not be read.
+    wrong.map_or(Ok(()), |error| Err(LogError::from(error)))?;
+    read?;
+    Ok(loaded)
 }
 
 /// What the index is to the log, and a connection to it if it can be used.
@@ -159,23 +188,37 @@ fn load_index(
     reached: &Reached,
     sink: &mut dyn FnMut(Loaded),
 ) -> Result<Option<u64>, LoadError> {
+    let path = index::path(folder);
     let mut rows = 0;
     let mut wrong = None;
-    let sum = index::for_each_row(connection, |key, value| {
-        if wrong.is_none() {
-            match Row::parse(key, value) {
-                Ok(row) => {
-                    rows += 1;
-                    row.into_iter().for_each(|row| sink(Loaded::Row(row)));
+    let parse =
+        |(key, value): (String, Vec<u8>)| Row::parse(&key, &value).map_err(|source| (key, source));
+    let sum = parse_ahead(
+        |part: Vec<(String, Vec<u8>)>| part.into_iter().map(parse).collect::<Result<Vec<_>, _>>(),
+        |push| {
+            let mut part = Vec::with_capacity(CHUNK);
+            let sum = index::for_each_row(connection, |key, value| {
+                part.push((key.to_owned(), value.to_owned()));
+                if part.len() == CHUNK {
+                    push(std::mem::replace(&mut part, Vec::with_capacity(CHUNK)));
                 }
-                Err(source) => {
-                    let path = index::path(folder);
-                    wrong = Some(LoadError::Row { key: key.to_owned(), path, source });
-                }
+            });
+            push(part);
+            sum
+        },
+        |parsed| match parsed {
+            Ok(part) if wrong.is_none() => {
+                rows += part.len() as u64;
+                part.into_iter().flatten().for_each(|row| sink(Loaded::Row(row)));
             }
-        }
-    });
-    match (sum, wrong) {
+            Ok(_) => {}
+            Err((key, source)) => {
+                let path = path.clone();
+                wrong = wrong.take().or(Some(LoadError::Row { key, path, source }));
+            }
+        },
+    );
+    match (sum.map_err(failed("start a thread for", &path))?, wrong) {
         (Ok(sum), wrong) if sum == reached.rows_sum => wrong.map_or(Ok(Some(rows)), Err),
         _ => Ok(None),
     }
