@@ -14,6 +14,7 @@ mod load;
 mod redis;
 mod report;
 mod scenario;
+mod summary;
 mod target;
 mod trail;
 
@@ -24,7 +25,9 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 use crate::report::Report;
-use crate::scenario::{Plan, audit, contended, cycles, documents, expiry, handover, many, mix};
+use crate::scenario::{
+    Plan, all, audit, contended, cycles, documents, expiry, handover, many, mix,
+};
 
 #[derive(Parser)]
 #[command(name = "leasehold-bench", about = "Measures the server beside a no-op floor")]
@@ -40,6 +43,8 @@ struct Args {
 
 #[derive(Subcommand)]
 enum What {
+    /// Every scenario below, and which targets are met.
+    All(all::Options),
     /// Acquire and release, both durable.
     Cycles(cycles::Options),
     /// Nine renewals in ten requests.
@@ -60,6 +65,9 @@ enum What {
     Show {
         /// The file.
         file: PathBuf,
+        /// Only the short table that the README has.
+        #[arg(long)]
+        readme: bool,
     },
     /// Cycles against a server that runs already, for profilers: its cycles per second.
     Load {
@@ -83,6 +91,10 @@ fn main() -> anyhow::Result<()> {
     runtime.block_on(async {
         let mut report = Report::default();
         match &what {
+            What::All(options) => {
+                all::measure(&plan, options, &mut report).await?;
+                println!("{}\n{}", summary::readme(&report), summary::targets(&report));
+            }
             What::Cycles(options) => report.add(cycles::measure(&plan, options).await?),
             What::Mix(options) => report.add([mix::measure(&plan, options).await?]),
             What::Contended(options) => report.add([contended::measure(&plan, options).await?]),
@@ -91,12 +103,16 @@ fn main() -> anyhow::Result<()> {
             What::Expiry(options) => report.add([expiry::measure(&plan, options).await?]),
             What::Documents(options) => report.add([documents::measure(&plan, options).await?]),
             What::Audit(options) => report.add([audit::measure(&plan, options).await?]),
-            What::Show { file } => {
+            What::Show { file, readme } => {
                 let text = std::fs::read_to_string(file)
                     .with_context(|| format!("cannot read {}", file.display()))?;
                 let report: Report = serde_json::from_str(&text)
                     .with_context(|| format!("{} is not a report", file.display()))?;
-                print!("{}", report.markdown());
+                if *readme {
+                    print!("{}", summary::readme(&report));
+                } else {
+                    print!("{}\n{}", report.markdown(), summary::targets(&report));
+                }
             }
             What::Load { address, clients } => load(&plan, address, *clients).await?,
             What::Floor { listen } => floor::serve(*listen).await?,

@@ -61,14 +61,14 @@ impl Target {
         Self { what: what.to_owned(), measured, bound, direction: Direction::AtMost }
     }
 
-    fn is_met(&self) -> bool {
+    pub(crate) fn is_met(&self) -> bool {
         match self.direction {
             Direction::AtLeast => self.bound <= self.measured,
             Direction::AtMost => self.measured <= self.bound,
         }
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let word = match self.direction {
             Direction::AtLeast => "at least",
             Direction::AtMost => "at most",
@@ -208,7 +208,7 @@ impl Report {
 }
 
 /// Three digits that mean something, and no digit of a whole number lost.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     if value.abs() >= 1000.0 {
         return grouped(value);
     }

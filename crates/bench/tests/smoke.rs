@@ -34,12 +34,16 @@ fn run(scenario: &[&str]) -> Value {
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     let left = folder.path().join("data").read_dir().unwrap().count();
     assert_eq!(left, 0, "a scenario cleans up");
-    let shown = Command::new(env!("CARGO_BIN_EXE_leasehold-bench"))
-        .arg("show")
-        .arg(&json)
-        .output()
-        .unwrap();
-    assert!(shown.status.success(), "{}", String::from_utf8_lossy(&shown.stderr));
+    for extra in [&[][..], &["--readme"]] {
+        let shown = Command::new(env!("CARGO_BIN_EXE_leasehold-bench"))
+            .arg("show")
+            .arg(&json)
+            .args(extra)
+            .output()
+            .unwrap();
+        assert!(shown.status.success(), "{}", String::from_utf8_lossy(&shown.stderr));
+        assert!(shown.stdout.starts_with(if extra.is_empty() { b"## " } else { b"| |" }));
+    }
     serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap()
 }
 
@@ -129,4 +133,27 @@ fn a_long_trail_is_asked() {
     assert!(3.0 <= find("by lock_id", "events found"));
     assert_eq!(find("by a holder who never was", "events found"), 0.0);
     assert!(0.0 < find("by time: a minute of it", "p50 ms"));
+}
+
+#[test]
+fn all_scenarios_are_one_report() {
+    let report = run(&[
+        "all",
+        "--clients=1",
+        "--mix-clients=1",
+        "--contending-clients=2",
+        "--hot-keys=1",
+        "--waiting-clients=2",
+        "--document-clients=1",
+        "--live-locks=200",
+        "--expiring-locks=200",
+        "--expiring-lead=3",
+        "--events=3000",
+    ]);
+    let sections = report["sections"].as_array().unwrap();
+    let names: Vec<&str> =
+        sections.iter().map(|section| section["scenario"].as_str().unwrap()).collect();
+    let expected =
+        ["disk", "cycles", "mix", "contended", "handover", "documents", "many", "expiry", "audit"];
+    assert_eq!(names, expected);
 }

@@ -20,9 +20,10 @@ use crate::trail::Trail;
 
 /// What is asked for.
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub(crate) struct Options {
     /// How many events the trail has.
-    #[arg(long = "events", default_value_t = 1_000_000)]
+    #[arg(id = "events", long = "events", default_value_t = 1_000_000)]
     pub(crate) events: u64,
 }
 

@@ -12,12 +12,13 @@ use crate::report::{Section, Target as Goal};
 
 /// What is asked for.
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub(crate) struct Options {
     /// How many clients.
-    #[arg(long = "contending-clients", default_value_t = 64)]
+    #[arg(id = "contending-clients", long = "contending-clients", default_value_t = 64)]
     pub(crate) clients: usize,
     /// On how many keys.
-    #[arg(long = "hot-keys", default_value_t = 8)]
+    #[arg(id = "hot-keys", long = "hot-keys", default_value_t = 8)]
     pub(crate) keys: usize,
 }
 

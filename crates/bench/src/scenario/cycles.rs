@@ -16,6 +16,7 @@ use crate::target::{Kind, Target};
 
 /// What is asked for.
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub(crate) struct Options {
     /// How many clients; one row for each.
     #[arg(long, value_delimiter = ',', default_value = "1,16,64,256")]

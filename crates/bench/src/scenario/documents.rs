@@ -13,9 +13,10 @@ use crate::report::Section;
 
 /// What is asked for.
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub(crate) struct Options {
     /// How many clients.
-    #[arg(long = "document-clients", default_value_t = 64)]
+    #[arg(id = "document-clients", long = "document-clients", default_value_t = 64)]
     pub(crate) clients: usize,
 }
 

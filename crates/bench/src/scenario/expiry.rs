@@ -20,12 +20,13 @@ use crate::target::{Kind, Target};
 
 /// What is asked for.
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub(crate) struct Options {
     /// How many locks end.
-    #[arg(long = "expiring-locks", default_value_t = 100_000)]
+    #[arg(id = "expiring-locks", long = "expiring-locks", default_value_t = 100_000)]
     pub(crate) locks: usize,
     /// How many seconds to take for making them: as many more before the first ends.
-    #[arg(long = "expiring-lead", default_value_t = 12.0)]
+    #[arg(id = "expiring-lead", long = "expiring-lead", default_value_t = 12.0)]
     pub(crate) lead: f64,
 }
 

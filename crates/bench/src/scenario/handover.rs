@@ -15,9 +15,10 @@ use crate::target::{Kind, Target};
 
 /// What is asked for.
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub(crate) struct Options {
     /// How many clients.
-    #[arg(long = "waiting-clients", default_value_t = 32)]
+    #[arg(id = "waiting-clients", long = "waiting-clients", default_value_t = 32)]
     pub(crate) clients: usize,
 }
 

@@ -15,9 +15,10 @@ use crate::target::{Kind, Scratch, Target};
 
 /// What is asked for.
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub(crate) struct Options {
     /// How many live locks.
-    #[arg(long = "live-locks", default_value_t = 1_000_000)]
+    #[arg(id = "live-locks", long = "live-locks", default_value_t = 1_000_000)]
     pub(crate) locks: usize,
 }
 

@@ -14,9 +14,10 @@ const RENEWALS: usize = 18;
 
 /// What is asked for.
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub(crate) struct Options {
     /// How many clients.
-    #[arg(long = "mix-clients", default_value_t = 64)]
+    #[arg(id = "mix-clients", long = "mix-clients", default_value_t = 64)]
     pub(crate) clients: usize,
 }
 

@@ -4,6 +4,7 @@
 //! process of its own on an empty folder, several times, so that the drift of the machine meets
 //! all alike; and the ratios to the floor, made run by run.
 
+pub(crate) mod all;
 pub(crate) mod audit;
 pub(crate) mod contended;
 pub(crate) mod cycles;
