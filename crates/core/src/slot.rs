@@ -12,7 +12,7 @@ use crate::lock::{
 };
 use crate::resource::Resource;
 use crate::time::{LeaseTime, WallTime};
-use crate::tree::NodeId;
+use crate::tree::{LockIdx, NodeId};
 
 /// A live lock. See the module.
 pub(crate) struct LockSlot {
@@ -42,6 +42,25 @@ pub(crate) struct LockSlot {
     dialect: Dialect,
     pub(crate) used: bool,
     predecessor_unknown: bool,
+}
+
+/// When a lock comes up, and which: ordered by time. Without the gap that a pair would have.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct Timer {
+    high: u32,
+    low: u32,
+    pub(crate) lock: LockIdx,
+}
+
+impl Timer {
+    pub(crate) fn new(at: LeaseTime, lock: LockIdx) -> Self {
+        // Each takes half of the number.
+        Self { high: (at.0 >> 32) as u32, low: at.0 as u32, lock }
+    }
+
+    pub(crate) fn at(self) -> LeaseTime {
+        LeaseTime(u64::from(self.high) << 32 | u64::from(self.low))
+    }
 }
 
 /// What is locked, and the nodes of the tree that stand for it: nearly always one.
@@ -276,6 +295,16 @@ mod tests {
             let ended = changed.ended(Ending::Expired, LeaseTime(30), WallTime(40));
             assert_eq!(slot.ended(Ending::Expired, LeaseTime(30), WallTime(40)), ended);
         }
+    }
+
+    #[test]
+    fn timers_are_ordered_by_time() {
+        let times = [0, 1, u64::from(u32::MAX), 1 << 32, (1 << 32) + 1, u64::MAX].map(LeaseTime);
+        let timers: Vec<Timer> =
+            times.iter().flat_map(|&at| [Timer::new(at, 3), Timer::new(at, 9)]).collect();
+        assert!(timers.is_sorted());
+        assert!(timers.iter().step_by(2).map(|timer| timer.at()).eq(times));
+        assert_eq!(size_of::<Timer>(), 12);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::lock::{Break, Ended, Ending, Freeze, LetGo, Lock, OpenAdmission};
 use crate::resource::Resource;
 use crate::rows::{ENDED_KEPT_MS, Row};
 use crate::sabotage::{self, Mistake};
-use crate::slot::LockSlot;
+use crate::slot::{LockSlot, Timer};
 use crate::time::{LeaseTime, WallTime};
 use crate::tree::{LockAt, LockIdx, NodeId, Tree};
 
@@ -37,7 +37,7 @@ pub struct State {
     by_id: HashTable<LockIdx>,
     pub(crate) by_fence: BTreeMap<Fence, LockIdx>,
     pub(crate) tree: Tree,
-    pub(crate) timers: BTreeSet<(LeaseTime, LockIdx)>,
+    pub(crate) timers: BTreeSet<Timer>,
     pub(crate) per_holder: HashMap<Principal, u64, foldhash::quality::FixedState>,
     pub(crate) keys: HashMap<(Principal, Arc<str>), LockId, foldhash::quality::FixedState>,
     ended: HashMap<LockId, Ended, foldhash::quality::FixedState>,
@@ -257,7 +257,7 @@ impl State {
         self.by_id
             .insert_unique(hash, idx, |&other| self.hasher.hash_one(self.locks[other].lock_id));
         self.by_fence.insert(grant.fence, idx);
-        self.timers.insert((lock.deadline, idx));
+        self.timers.insert(Timer::new(lock.deadline, idx));
         // All locks of a holder share the name: a start reads it with each.
         if let Some((name, _)) = self.per_holder.get_key_value(&grant.holder) {
             grant.holder = name.clone();
@@ -276,9 +276,9 @@ impl State {
         slot.seq = seq;
         // A later deadline leaves the timer where it is: it is set anew when it comes up.
         if slot.deadline < slot.timer {
-            self.timers.remove(&(slot.timer, idx));
+            self.timers.remove(&Timer::new(slot.timer, idx));
             slot.timer = slot.deadline;
-            self.timers.insert((slot.timer, idx));
+            self.timers.insert(Timer::new(slot.timer, idx));
         }
     }
 
@@ -291,7 +291,7 @@ impl State {
         for &node in slot.nodes() {
             self.tree.detach_lock(node, idx, event.seq);
         }
-        self.timers.remove(&(slot.timer, idx));
+        self.timers.remove(&Timer::new(slot.timer, idx));
         self.by_fence.remove(&slot.fence);
         if let Some(count) = self.per_holder.get_mut(&slot.holder) {
             *count -= 1;
@@ -373,7 +373,8 @@ impl State {
             assert!(slot.fence <= self.fence, "fences grow");
             assert_eq!(self.idx(slot.lock_id), Some(idx));
             assert_eq!(self.by_fence.get(&slot.fence), Some(&idx));
-            assert!(self.timers.contains(&(slot.timer, idx)), "{} would never end", slot.lock_id);
+            let timer = Timer::new(slot.timer, idx);
+            assert!(self.timers.contains(&timer), "{} would never end", slot.lock_id);
             assert!(slot.timer <= slot.deadline, "a timer stands after its deadline");
         }
         let count = self.locks.len();

@@ -26,6 +26,7 @@ use crate::obstacles::Place;
 use crate::queue::{Blocker, Parked};
 use crate::refusal::{AcquireRefusal, HolderRefusal, TokenIs};
 use crate::sabotage::{self, Mistake};
+use crate::slot::Timer;
 use crate::state::State;
 use crate::time::{LeaseTime, Now};
 use crate::tree::{LockIdx, NodeId};
@@ -209,7 +210,7 @@ impl LockTable {
     #[must_use]
     pub fn next_deadline(&self) -> Option<LeaseTime> {
         [
-            self.state.timers.first().map(|&(at, _)| at),
+            self.state.timers.first().map(|timer| timer.at()),
             self.parked_timers.first().map(|&(at, _)| at),
             self.uncollected_timers.first().map(|&(at, _)| at),
         ]
@@ -230,15 +231,15 @@ impl LockTable {
     pub fn tick(&mut self, now: Now, budget: usize) -> bool {
         let mut left = budget;
         let due = now.lease + u64::from(sabotage::is(Mistake::ExpireEarly));
-        while let Some(&(at, idx)) = self.state.timers.first() {
-            if due < at {
+        while let Some(&timer) = self.state.timers.first() {
+            if due < timer.at() {
                 break;
             }
             if left == 0 {
                 return true;
             }
             left -= 1;
-            self.expire_or_rearm(idx, due, now);
+            self.expire_or_rearm(timer.lock, due, now);
         }
         while let Some(&(at, waiter)) = self.parked_timers.first() {
             if now.lease < at {
@@ -285,9 +286,9 @@ impl LockTable {
         let slot = &mut self.state.locks[idx];
         if slot.is_live(due) {
             // It was renewed since the timer was set.
-            self.state.timers.remove(&(slot.timer, idx));
+            self.state.timers.remove(&Timer::new(slot.timer, idx));
             slot.timer = slot.deadline;
-            self.state.timers.insert((slot.timer, idx));
+            self.state.timers.insert(Timer::new(slot.timer, idx));
         } else {
             self.expire(idx, now);
         }
@@ -367,7 +368,7 @@ impl LockTable {
     /// below.
     pub(crate) fn expire_due_at(&mut self, place: &Place, below: DueBelow, now: Now) {
         // The timers know whether anything is due at all; nearly always nothing is.
-        if self.state.timers.first().is_none_or(|&(at, _)| now.lease < at) {
+        if self.state.timers.first().is_none_or(|timer| now.lease < timer.at()) {
             return;
         }
         let mut due = Vec::new();

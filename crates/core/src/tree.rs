@@ -109,9 +109,8 @@ enum Locks {
     #[default]
     None,
     One(LockAt),
-    // Boxed twice: a bare vector would make each node larger, and few nodes have several.
-    #[allow(clippy::box_collection)]
-    Many(Box<Vec<LockAt>>),
+    /// Several, in `crowds`: a vector here would make each node larger.
+    Many(u32),
 }
 
 #[derive(Debug, Default)]
@@ -176,6 +175,8 @@ impl Node {
 #[derive(Debug)]
 pub(crate) struct Tree {
     nodes: Arena<Node>,
+    /// The locks of nodes that have several.
+    crowds: Arena<Vec<LockAt>>,
     hasher: foldhash::quality::FixedState,
     /// Nodes that may be empty once the event is durable.
     to_prune: VecDeque<(Seq, NodeId)>,
@@ -188,6 +189,7 @@ impl Tree {
         nodes.insert(Node::new(ROOT, Resource::root(), 0..0));
         Self {
             nodes,
+            crowds: Arena::new(),
             hasher: foldhash::quality::FixedState::with_seed(seed),
             to_prune: VecDeque::new(),
             durable: Seq(0),
@@ -257,7 +259,7 @@ impl Tree {
         match &self.nodes[node].locks {
             Locks::None => &[],
             Locks::One(lock) => std::slice::from_ref(lock),
-            Locks::Many(locks) => locks,
+            Locks::Many(crowd) => &self.crowds[*crowd],
         }
     }
 
@@ -302,10 +304,10 @@ impl Tree {
         let slot = &mut self.nodes[node].locks;
         *slot = match std::mem::take(slot) {
             Locks::None => Locks::One(lock),
-            Locks::One(first) => Locks::Many(Box::new(vec![first, lock])),
-            Locks::Many(mut locks) => {
-                locks.push(lock);
-                Locks::Many(locks)
+            Locks::One(first) => Locks::Many(self.crowds.insert(vec![first, lock])),
+            Locks::Many(crowd) => {
+                self.crowds[crowd].push(lock);
+                Locks::Many(crowd)
             }
         };
         self.count(node, Kind::of(lock.mode), true);
@@ -322,13 +324,17 @@ impl Tree {
                 Locks::None
             }
             Locks::One(other) => Locks::One(other),
-            Locks::Many(mut locks) => {
+            Locks::Many(crowd) => {
+                let locks = &mut self.crowds[crowd];
                 if let Some(at) = locks.iter().position(|each| each.lock == lock) {
                     gone = Some(locks.remove(at).mode);
                 }
-                match locks.as_slice() {
-                    [only] => Locks::One(*only),
-                    _ => Locks::Many(locks),
+                match *locks.as_slice() {
+                    [only] => {
+                        self.crowds.remove(crowd);
+                        Locks::One(only)
+                    }
+                    _ => Locks::Many(crowd),
                 }
             }
         };
@@ -486,5 +492,15 @@ impl Tree {
             }
             assert_eq!(inner.below, below, "counts below {at}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_million_nodes_fit_in_little_memory() {
+        assert!(size_of::<Node>() <= 56, "{}", size_of::<Node>());
     }
 }
