@@ -111,7 +111,7 @@ fn main() -> anyhow::Result<()> {
                 if *readme {
                     print!("{}", summary::readme(&report));
                 } else {
-                    print!("{}\n{}", report.markdown(), summary::targets(&report));
+                    print!("{}", report.markdown());
                 }
             }
             What::Load { address, clients } => load(&plan, address, *clients).await?,

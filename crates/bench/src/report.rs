@@ -173,7 +173,7 @@ impl Section {
     /// For a document: a table of medians, and what was wanted.
     fn markdown(&self) -> String {
         let cells = self.cells(|value| number(value.median));
-        let mut text = format!("## {}\n\n{}\n\n", self.scenario, self.about);
+        let mut text = format!("### {}\n\n{}\n\n", self.scenario, self.about);
         for (number, row) in cells.iter().enumerate() {
             text.push_str(&format!("| {} |\n", row.join(" | ")));
             if number == 0 {
@@ -294,7 +294,7 @@ leasehold  64 clients                     41,234        41.2
         assert_eq!(squeeze(&section().text()), squeeze(expected));
         assert_eq!(
             section().markdown(),
-            "## cycles\n\nacquire and release\n\n\
+            "### cycles\n\nacquire and release\n\n\
              |  |  | cycles/s | of floor % |\n|---|---|---:|---:|\n\
              | floor | 64 clients | 105,000 |  |\n\
              | leasehold | 64 clients | 41,234 | 41.2 |\n\n\

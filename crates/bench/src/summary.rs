@@ -39,8 +39,8 @@ const HEADLINES: [Headline; 20] = [
     line("cycles/s beside them, % of an empty table's", "many", None, "of an empty table %"),
     line("ms until the last is free", "expiry", None, "free after deadline max ms"),
     line("p99 of other cycles meanwhile, ms", "expiry", None, "cycle p99 ms meanwhile"),
-    line("ms for a question to the trail", "audit", Some("by resource, newest first"), "p50 ms"),
-    line("ms for a question to the trail", "audit", Some("by lock_id"), "p50 ms"),
+    line("ms for a question to a long trail", "audit", Some("by resource, newest first"), "p50 ms"),
+    line("ms for a question to a long trail", "audit", Some("by lock_id"), "p50 ms"),
 ];
 
 /// The columns: what a server is called in a report, and in the table.

@@ -42,7 +42,7 @@ fn run(scenario: &[&str]) -> Value {
             .output()
             .unwrap();
         assert!(shown.status.success(), "{}", String::from_utf8_lossy(&shown.stderr));
-        assert!(shown.stdout.starts_with(if extra.is_empty() { b"## " } else { b"| |" }));
+        assert!(shown.stdout.starts_with(if extra.is_empty() { b"### " } else { b"| |" }));
     }
     serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap()
 }
@@ -129,7 +129,7 @@ fn locks_that_end_at_once_are_free_after_their_deadlines() {
 fn a_long_trail_is_asked() {
     let report = run(&["audit", "--events", "4000"]);
     let find = |case, name| figure(&report, "audit", "leasehold", case, name);
-    assert!(0.0 < find("4000 events", "ready with index s"));
+    assert!(0.0 < find("4,000 events", "ready with index s"));
     assert!(3.0 <= find("by lock_id", "events found"));
     assert_eq!(find("by a holder who never was", "events found"), 0.0);
     assert!(0.0 < find("by time: a minute of it", "p50 ms"));

@@ -14,7 +14,7 @@ use super::many::{caught_up, ready};
 use super::{Plan, tell};
 use crate::figures::{Figures, Samples};
 use crate::http::{Connection, Request};
-use crate::report::{Row, Section};
+use crate::report::{Row, Section, number};
 use crate::target::{Scratch, Target};
 use crate::trail::Trail;
 
@@ -116,13 +116,18 @@ pub(crate) async fn measure(plan: &Plan, options: &Options) -> anyhow::Result<Se
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .to_vec();
-    rows.insert(0, Row::of_runs("leasehold", &format!("{events} events"), &[figures]));
+    rows.insert(
+        0,
+        Row::of_runs("leasehold", &format!("{} events", number(events as f64)), &[figures]),
+    );
     Ok(Section {
         scenario: "audit".to_owned(),
         about: format!(
-            "a trail of {events} events, three a lock, {} resources, {} holders; each question \
+            "a trail of {} events, three a lock, {} resources, {} holders; each question \
              {QUESTIONS} times, about something else each time; pages of 100, a minute in one page",
-            trail.resources, trail.holders
+            number(events as f64),
+            number(trail.resources as f64),
+            number(trail.holders as f64)
         ),
         rows,
         targets: Vec::new(),

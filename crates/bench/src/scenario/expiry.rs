@@ -15,7 +15,7 @@ use super::{Plan, cycles, tell};
 use crate::figures::{Figures, Samples};
 use crate::http::{Connection, Request};
 use crate::load::{self, Client, Tally};
-use crate::report::{Row, Section, Target as Goal};
+use crate::report::{Row, Section, Target as Goal, number};
 use crate::target::{Kind, Target};
 
 /// What is asked for.
@@ -47,18 +47,18 @@ const OTHERS: &str = "cycle p99 ms meanwhile";
 
 pub(crate) async fn measure(plan: &Plan, options: &Options) -> anyhow::Result<Section> {
     let mut runs = Vec::new();
-    for number in 1..=plan.runs.max(1) {
-        tell(&format!("expiry: run {number}"));
+    for run in 1..=plan.runs.max(1) {
+        tell(&format!("expiry: run {run}"));
         let (target, _scratch) = plan.start(Kind::Leasehold)?;
         runs.push(expire(&target, plan, options).await?);
     }
-    let case = format!("{} locks", options.locks);
+    let locks = number(options.locks as f64);
+    let case = format!("{locks} locks");
     let mut section = Section {
         scenario: "expiry".to_owned(),
         about: format!(
-            "{} deadlines spread over one second; {CYCLERS} clients do cycles before and \
+            "{locks} deadlines spread over one second; {CYCLERS} clients do cycles before and \
              meanwhile; {} {}",
-            options.locks,
             plan.runs,
             if plan.runs == 1 { "run" } else { "runs" }
         ),

@@ -10,7 +10,7 @@ use super::{Plan, cycles, tell};
 use crate::figures::Figures;
 use crate::http::{Connection, Request};
 use crate::load::{self, Client, Measure, Tally};
-use crate::report::{Row, Section, Target as Goal};
+use crate::report::{Row, Section, Target as Goal, number};
 use crate::target::{Kind, Scratch, Target};
 
 /// What is asked for.
@@ -72,8 +72,8 @@ pub(crate) async fn measure(plan: &Plan, options: &Options) -> anyhow::Result<Se
 
     let (mut beside, mut alone) = (Vec::new(), Vec::new());
     let how = Measure { clients: CYCLERS, seconds: plan.seconds, unit: "cycles" };
-    for number in 1..=plan.runs.max(1) {
-        tell(&format!("many: cycles, run {number}"));
+    for run in 1..=plan.runs.max(1) {
+        tell(&format!("many: cycles, run {run}"));
         let (other, _scratch) = plan.start(Kind::Leasehold)?;
         let empty = load::measure(&other, how, cycles::cycles).await?;
         drop(other);
@@ -83,14 +83,15 @@ pub(crate) async fn measure(plan: &Plan, options: &Options) -> anyhow::Result<Se
         beside.push(full);
         alone.push(empty);
     }
-    let case = format!("{locks} live locks");
+    let case = format!("{} live locks", number(locks as f64));
     figures.append(&mut beside[0]);
     beside[0] = figures;
     let mut section = Section {
         scenario: "many".to_owned(),
         about: format!(
-            "{MAKERS} connections acquire {locks} locks; then restarts; then {CYCLERS} clients do \
+            "{MAKERS} connections acquire {} locks; then restarts; then {CYCLERS} clients do \
              cycles beside them and, in turn, on an empty table; {}",
+            number(locks as f64),
             plan.told()
         ),
         rows: vec![
