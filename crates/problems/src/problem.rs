@@ -2,6 +2,7 @@
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use serde_json::{Map, Value};
 
 use crate::catalogue::{Name, Retryable};
@@ -30,9 +31,9 @@ pub struct Problem {
 /// What a problem document needs to know of the request.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
-    /// The path that was asked for.
+    /// The path that was asked for. Empty, and left out, where no request has been read.
     pub instance: &'a str,
-    /// The id of the request.
+    /// The id of the request. Empty, and left out, where no request has been read.
     pub request_id: &'a str,
     /// The prefix of the server's own space, with both slashes.
     pub prefix: &'a str,
@@ -80,27 +81,16 @@ impl Problem {
 
     /// The problem document.
     #[must_use]
-    pub fn to_json(&self, context: &Context<'_>) -> Value {
-        let entry = self.name.entry();
-        let mut document = Map::new();
-        document.insert("type".into(), format!("{}problems/{}", context.prefix, entry.name).into());
-        document.insert("title".into(), entry.title.into());
-        document.insert("status".into(), self.status().as_u16().into());
-        document.insert("detail".into(), self.detail.clone().into());
-        document.insert("instance".into(), context.instance.into());
-        document.insert("request_id".into(), context.request_id.into());
-        let retryable = self.retryable.unwrap_or(entry.retryable);
-        document.insert("retryable".into(), retryable.as_str().into());
-        for (member, value) in &self.members {
-            document.insert(member.clone(), value.clone());
-        }
-        Value::Object(document)
+    pub fn document<'a>(&'a self, context: &'a Context<'a>) -> Document<'a> {
+        Document { problem: self, context }
     }
 
     /// The answer: status, header fields, and the problem document.
     #[must_use]
     pub fn to_response(&self, context: &Context<'_>) -> Response<Vec<u8>> {
-        let mut response = Response::new(self.to_json(context).to_string().into_bytes());
+        // Its keys are strings and its numbers JSON's own: it always can be written.
+        let body = serde_json::to_vec(&self.document(context)).unwrap_or_default();
+        let mut response = Response::new(body);
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
@@ -109,5 +99,37 @@ impl Problem {
             headers.append(name.clone(), value.clone());
         }
         response
+    }
+}
+
+/// The JSON of a problem, RFC 9457: the members that each has, then those of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Document<'a> {
+    problem: &'a Problem,
+    context: &'a Context<'a>,
+}
+
+impl Serialize for Document<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { problem, context } = self;
+        let entry = problem.name.entry();
+        let retryable = problem.retryable.unwrap_or(entry.retryable);
+        let mut members = serializer.serialize_map(None)?;
+        members
+            .serialize_entry("type", &format_args!("{}problems/{}", context.prefix, entry.name))?;
+        members.serialize_entry("title", entry.title)?;
+        members.serialize_entry("status", &problem.status().as_u16())?;
+        members.serialize_entry("detail", &problem.detail)?;
+        for (member, value) in [("instance", context.instance), ("request_id", context.request_id)]
+        {
+            if !value.is_empty() {
+                members.serialize_entry(member, value)?;
+            }
+        }
+        members.serialize_entry("retryable", retryable.as_str())?;
+        for (member, value) in &problem.members {
+            members.serialize_entry(member, value)?;
+        }
+        members.end()
     }
 }

@@ -100,12 +100,9 @@ fn busy(prefix: &str) -> Bytes {
         Name::Unavailable,
         "The server has as many connections as it may have; try again in a moment.",
     );
-    let mut document = problem.to_json(&Context { instance: "", request_id: "", prefix });
-    if let Some(members) = document.as_object_mut() {
-        members.remove("instance");
-        members.remove("request_id");
-    }
-    let body = document.to_string();
+    let context = Context { instance: "", request_id: "", prefix };
+    // It always can be written: see `Problem::to_response`.
+    let body = serde_json::to_string(&problem.document(&context)).unwrap_or_default();
     let length = body.len();
     Bytes::from(format!(
         "HTTP/1.1 503 Service Unavailable\r\nContent-Type: {PROBLEM_JSON}\r\n\
