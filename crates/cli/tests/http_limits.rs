@@ -253,7 +253,7 @@ fn a_follower_of_another_history_is_told_to_begin_anew() {
 #[test]
 fn what_large_answers_take_of_memory_is_bounded_and_a_write_is_told_all_the_same() {
     let config = "[limits]\nmax_document = \"16MiB\"\nmax_buffered = \"64MiB\"\n";
-    let server = Server::with(&format!("{config}answer_timeout = \"1s\"\n"));
+    let server = Server::with(&format!("{config}answer_timeout = \"5s\"\n"));
     let large = format!("{{\"text\": \"{}\"}}", "x".repeat(15 << 20));
     let put = server.ask("PUT", "/large").field("Content-Type", "application/json");
     put.body(large).send().ok(201);
