@@ -31,9 +31,9 @@ pub struct Problem {
 /// What a problem document needs to know of the request.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
-    /// The path that was asked for. Empty, and left out, where no request has been read.
+    /// The path that was asked for.
     pub instance: &'a str,
-    /// The id of the request. Empty, and left out, where no request has been read.
+    /// The id of the request. Empty where no request has been read: then neither is told.
     pub request_id: &'a str,
     /// The prefix of the server's own space, with both slashes.
     pub prefix: &'a str,
@@ -120,11 +120,9 @@ impl Serialize for Document<'_> {
         members.serialize_entry("title", entry.title)?;
         members.serialize_entry("status", &problem.status().as_u16())?;
         members.serialize_entry("detail", &problem.detail)?;
-        for (member, value) in [("instance", context.instance), ("request_id", context.request_id)]
-        {
-            if !value.is_empty() {
-                members.serialize_entry(member, value)?;
-            }
+        if !context.request_id.is_empty() {
+            members.serialize_entry("instance", context.instance)?;
+            members.serialize_entry("request_id", context.request_id)?;
         }
         members.serialize_entry("retryable", retryable.as_str())?;
         for (member, value) in &problem.members {
