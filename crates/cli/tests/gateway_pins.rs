@@ -117,8 +117,12 @@ fn after_a_silence_a_write_stays_pinned_for_the_drain_time() {
     assert!(peer.is_closed(), "the gateway closes the connection");
     // The holder is gone, and still nobody gets the lock while the write may land.
     server.ask("DELETE", "/x/lock").token(&held).send().ok(204);
-    Held::of(server.post("/x/lock?wait=20", json!({})));
+    let next = Held::of(server.post("/x/lock?wait=20", json!({})));
     assert!(began.elapsed().as_millis() >= 1300, "{:?}", began.elapsed());
+    assert_eq!(next.body["predecessor_writes"], "unknown");
+    // Whoever comes after that one has a predecessor whose writes are known.
+    server.ask("DELETE", "/x/lock").token(&next).send().ok(204);
+    assert!(server.lock("/x", json!({})).body["predecessor_writes"].is_null());
     assert_eq!(completed(&server)["result"], "unknown");
 }
 
@@ -251,4 +255,63 @@ fn a_rule_asks_for_preconditions_and_the_upstream_judges_them() {
     assert_eq!((reply.status, writer.bytes(3)), (412, b"old".to_vec()));
     let batch = server.post("/-/batch", json!({"operations": []}));
     batch.problem(404, "not-found");
+}
+
+#[test]
+fn after_a_kill_a_grant_waits_for_what_may_land_or_says_that_it_does_not_know() {
+    let upstream = Upstream::start();
+    let mut server = upstream.gateway(&["--upstream-timeout", "1500ms", "--drain-time", "500ms"]);
+    let held = server.lock("/locked", json!({"ttl_seconds": 300}));
+    // One of which there is a record, and one of which there is none.
+    let recorded = server.ask("PUT", "/locked").token(&held).body("1").start();
+    let mut peer = upstream.accept();
+    peer.request();
+    let unlocked = server.ask("PUT", "/x").body("1").start();
+    let mut other = upstream.accept();
+    other.request();
+    server.restart();
+    let began = Instant::now();
+    drop((recorded, unlocked));
+    let unknown = server.lock("/x", json!({}));
+    assert_eq!(unknown.body["predecessor_writes"], "unknown");
+    let acquired = server.audit("type=acquired&resource=/x").remove(0);
+    assert_eq!(acquired["predecessor_writes"], "unknown");
+    assert_eq!(completed(&server)["result"], "unknown");
+    // One that gives up first goes ahead as well.
+    let patient = server.ask("POST", "/y/lock?wait=0.2").json(json!({})).send();
+    assert_eq!(Held::of(patient).body["predecessor_writes"], "unknown");
+    assert!(began.elapsed().as_millis() < 2000, "{:?}", began.elapsed());
+    let known = Held::of(server.post("/z/lock?wait=20", json!({})));
+    assert!(known.body["predecessor_writes"].is_null(), "{known:?}");
+    assert!(began.elapsed().as_millis() >= 1900, "{:?}", began.elapsed());
+    assert!(server.lock("/later", json!({})).body["predecessor_writes"].is_null());
+}
+
+#[test]
+fn a_stop_that_no_write_outlives_leaves_nothing_unknown() {
+    let upstream = Upstream::start();
+    let mut server = upstream.gateway(&["--drain-time", "1h"]);
+    let mut writer = server.ask("PUT", "/x").body("1").start();
+    let mut peer = upstream.accept();
+    peer.request();
+    peer.send(answer("200 OK", ""));
+    assert_eq!(writer.reply(false).status, 200);
+    server.signal("TERM");
+    assert!(server.ended().success());
+    server.start_again();
+    assert!(server.lock("/x", json!({})).body["predecessor_writes"].is_null());
+}
+
+#[test]
+fn a_stop_that_a_write_outlives_is_no_clean_one() {
+    let upstream = Upstream::start();
+    let setup = common::Setup::default().config("[limits]\nshutdown_timeout = \"300ms\"\n");
+    let mut server = setup.arg("--upstream").arg(&upstream.url()).start();
+    let _writer = server.ask("PUT", "/x").body("1").start();
+    let mut peer = upstream.accept();
+    peer.request();
+    server.signal("TERM");
+    assert!(server.ended().success());
+    server.start_again();
+    assert_eq!(server.lock("/x", json!({})).body["predecessor_writes"], "unknown");
 }

@@ -22,15 +22,15 @@ use crate::tree::{LockIdx, NodeId, PinAt, PinKind};
 /// A write on its way.
 #[derive(Debug)]
 pub(crate) struct Pin {
-    method: Arc<str>,
-    resource: Resource,
-    origin: Origin,
-    targets: Vec<Target>,
-    nodes: Vec<NodeId>,
+    pub(crate) method: Arc<str>,
+    pub(crate) resource: Resource,
+    pub(crate) origin: Origin,
+    pub(crate) targets: Vec<Target>,
+    pub(crate) nodes: Vec<NodeId>,
     /// The newest event that letting it through rests on.
-    rests_on: Seq,
+    pub(crate) rests_on: Seq,
     /// The locks it was let through under, with the position of each `write_admitted`.
-    locks: Vec<(Subject, Seq)>,
+    pub(crate) locks: Vec<(Subject, Seq)>,
     /// Who waits for its end.
     pub(crate) awaited_by: Vec<WaiterId>,
 }
@@ -166,7 +166,7 @@ impl LockTable {
         Ok(AdmittedWrite { pin: pin_id, admission, rests_on, requested, locks: names, nearest })
     }
 
-    fn attach_pins(&mut self, pin: PinId, targets: &[Target]) -> Vec<NodeId> {
+    pub(crate) fn attach_pins(&mut self, pin: PinId, targets: &[Target]) -> Vec<NodeId> {
         let mut nodes = Vec::with_capacity(targets.len());
         for (at, target) in targets.iter().enumerate() {
             let node = self.state.tree.make(target.resource());
@@ -196,6 +196,9 @@ impl LockTable {
         for &node in &pin.nodes {
             self.state.tree.detach_pin(node, pin_id);
         }
+        if result == WriteResult::Unknown {
+            self.remember_unknown(&pin.targets);
+        }
         for (lock, admitted) in pin.locks {
             let body = EventBody::WriteCompleted {
                 lock,
@@ -216,9 +219,10 @@ impl LockTable {
     /// way: those whose admission was told, because everything up to `durable` was. Whatever is
     /// parked is gone.
     #[must_use]
-    pub fn reloaded(self, state: State, durable: Seq, seed: u64) -> Self {
+    pub fn reloaded(mut self, state: State, durable: Seq, seed: u64) -> Self {
         let mut table = Self::new(state, self.limits, seed);
         table.next_id = self.next_id;
+        table.unknown = std::mem::take(&mut self.unknown);
         let mut pins: Vec<(PinId, Pin)> =
             self.pins.into_iter().filter(|(_, pin)| pin.rests_on <= durable).collect();
         if sabotage::is(Mistake::ForgetPins) {

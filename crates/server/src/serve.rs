@@ -143,6 +143,10 @@ async fn assemble(
     let options = EngineOptions {
         limits: table_limits(config),
         retention: retention(config),
+        recovery_ms: config
+            .upstream
+            .as_ref()
+            .map(|upstream| millis(upstream.timeout + upstream.drain_time)),
         ..EngineOptions::default()
     };
     let opening = folder.clone();

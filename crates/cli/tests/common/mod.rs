@@ -178,6 +178,12 @@ impl Server {
         self.run();
     }
 
+    /// Starts it again in the same folder, once it has ended.
+    pub fn start_again(&mut self) {
+        assert!(self.child.is_none(), "it runs");
+        self.run();
+    }
+
     fn log_path(&self) -> PathBuf {
         self.root.path().join("log")
     }
