@@ -132,12 +132,16 @@ impl Problem {
     /// Whether it is certain that the request changed nothing.
     ///
     /// All refusals are such, but for those where the server, or what stands before it, does not
-    /// know how far the request got: `storage-failure`, and the 5xx without a name.
+    /// know how far the request got: `storage-failure`, those of an upstream that got the request,
+    /// and the 5xx without a name.
     #[must_use]
     pub fn has_no_side_effects(&self) -> bool {
         match self.name.as_str() {
-            // `unavailable`: "nothing was done". `upstream-unreachable`: it never got there.
-            "unavailable" | "upstream-unreachable" => true,
+            // "Nothing was done."
+            "unavailable" => true,
+            "upstream-unreachable" => {
+                self.typed::<String>("outcome").as_deref() == Some("not_sent")
+            }
             _ => self.status.is_client_error() && self.status != StatusCode::REQUEST_TIMEOUT,
         }
     }
@@ -405,8 +409,21 @@ mod tests {
             let problem = read(entry.status.as_u16(), "application/problem+json", &body);
             assert_eq!(problem.name(), Some(*name));
             assert_eq!(problem.retryable(), entry.retryable, "{name}");
-            assert_eq!(problem.has_no_side_effects(), *name != Name::StorageFailure, "{name}");
+            let is_known = !matches!(
+                name,
+                Name::StorageFailure | Name::UpstreamUnreachable | Name::UpstreamTimeout
+            );
+            assert_eq!(problem.has_no_side_effects(), is_known, "{name}");
             assert_eq!(problem.retry_after(), Some(Duration::from_secs(7)));
+        }
+    }
+
+    #[test]
+    fn an_upstream_that_was_not_reached_has_changed_nothing() {
+        for (outcome, harmless) in [("not_sent", true), ("unknown", false)] {
+            let body = json!({ "type": "/-/problems/upstream-unreachable", "outcome": outcome });
+            let problem = read(502, "application/problem+json", &body.to_string());
+            assert_eq!(problem.has_no_side_effects(), harmless, "{outcome}");
         }
     }
 

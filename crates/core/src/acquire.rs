@@ -75,11 +75,12 @@ impl LockTable {
 
         let reach =
             Reach { mode: command.mode, depth: command.depth, ticket: comes_back, holds: &holds };
+        let may_wait = command.wait_ms > 0;
         let mut free = None;
         for members in alternatives(&command.want) {
             let own = members.iter().map(|&at| &places[at]);
             if self.first_obstacle(own.clone(), reach, now).is_none() {
-                if !self.has_pins(own, command.mode, command.depth, now) {
+                if !self.has_pins(own, command.mode, command.depth, may_wait, now) {
                     free = Some(members);
                     break;
                 }
@@ -94,6 +95,7 @@ impl LockTable {
                     members.iter().map(|&at| &places[at]),
                     command.mode,
                     command.depth,
+                    may_wait,
                     now,
                 ) =>
             {
@@ -282,6 +284,7 @@ impl LockTable {
         now: Now,
     ) -> Granted {
         let limits = &command.limits;
+        let predecessor_unknown = self.is_unknown_to(&resources, command.mode, command.depth, now);
         let ttl_ms = command.ttl_ms.unwrap_or(limits.default_ttl_ms);
         let max_deadline = limits.max_hold_ms.map(|hold| now.lease + hold);
         let asked = now.lease + ttl_ms;
@@ -304,7 +307,7 @@ impl LockTable {
             max_ttl_ms: limits.max_ttl_ms,
             waited_ms,
             idempotency: command.idempotency.clone().map(Box::new),
-            predecessor_unknown: false,
+            predecessor_unknown,
         };
         let lock_id = grant.lock_id;
         self.emit(EventBody::Acquired(Box::new(grant.clone())), command.origin.clone(), now);

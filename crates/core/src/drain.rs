@@ -39,7 +39,8 @@ impl LockTable {
         // Who waited for the freeze before it watches a name that stands again.
         let place = self.place(&command.resource);
         let waiter = WaiterId(self.next_id);
-        let pins = self.await_pins_at(&[&place], Mode::Exclusive, Depth::Infinity, waiter, now);
+        let pins =
+            self.await_pins_at(&[&place], Mode::Exclusive, Depth::Infinity, true, waiter, now);
         if pins.is_empty() {
             return (freeze, None);
         }
@@ -90,12 +91,18 @@ impl LockTable {
         places: &[&Place],
         mode: Mode,
         depth: Depth,
+        may_wait: bool,
         waiter: WaiterId,
         now: Now,
     ) -> Vec<PinId> {
+        let passed_over = self.passed_over(may_wait);
         let mut pins = Vec::new();
         for place in places {
-            self.visit_pins(place, mode, depth, now, &mut |pin| pins.push(pin.pin));
+            self.visit_pins(place, mode, depth, now, &mut |at| {
+                if passed_over != Some(at.pin) {
+                    pins.push(at.pin);
+                }
+            });
         }
         self.await_pins(pins, waiter)
     }

@@ -33,4 +33,5 @@ pub mod table;
 pub mod target;
 pub mod time;
 mod tree;
+mod unknown;
 pub mod writes;

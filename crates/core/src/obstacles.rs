@@ -4,7 +4,7 @@
 //! kind looked for below it; never what is elsewhere.
 
 use crate::caller::Caller;
-use crate::ids::{LockId, WaiterId};
+use crate::ids::{LockId, PinId, WaiterId};
 use crate::lock::{Depth, Mode};
 use crate::queue::{Parked, Phase};
 use crate::refusal::{COUNT_LIMIT, InTheWay, Pending};
@@ -354,19 +354,29 @@ impl LockTable {
         }
     }
 
-    /// Whether a write on its way conflicts with a request for all of `places`.
+    /// Whether a write on its way conflicts with a request for all of `places`. The recovery pin
+    /// does with those that may wait.
     pub(crate) fn has_pins<'p>(
         &self,
         mut places: impl Iterator<Item = &'p Place>,
         mode: Mode,
         depth: Depth,
+        may_wait: bool,
         now: Now,
     ) -> bool {
+        let passed_over = self.passed_over(may_wait);
         places.any(|place| {
             let mut any = false;
-            self.visit_pins(place, mode, depth, now, &mut |_| any = true);
+            self.visit_pins(place, mode, depth, now, &mut |at| {
+                any |= passed_over != Some(at.pin);
+            });
             any
         })
+    }
+
+    /// The pin that is in nobody's way who cannot wait for it.
+    pub(crate) fn passed_over(&self, may_wait: bool) -> Option<PinId> {
+        self.unknown.recovery_pin().filter(|_| !may_wait)
     }
 
     fn visit_pins_below(&self, node: NodeId, visit: &mut dyn FnMut(&PinAt)) {

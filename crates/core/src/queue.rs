@@ -135,6 +135,7 @@ impl LockTable {
         }
         let Some(parked) = self.parked.get(&waiter) else { return };
         let (mode, depth) = (parked.command.mode, parked.command.depth);
+        let may_wait = parked.command.wait_ms > 0;
         let holds = parked.holds.clone();
         let nodes = parked.nodes.clone();
         let mut watch = Vec::new();
@@ -153,7 +154,7 @@ impl LockTable {
                     }
                 }
                 None => {
-                    let quite_free = !self.has_pins(places.iter(), mode, depth, now);
+                    let quite_free = !self.has_pins(places.iter(), mode, depth, may_wait, now);
                     if quite_free || free.is_none() {
                         free = Some((alternative, members, places));
                     }
@@ -187,6 +188,7 @@ impl LockTable {
     ) {
         let Some(parked) = self.parked.get_mut(&waiter) else { return };
         let (mode, depth) = (parked.command.mode, parked.command.depth);
+        let may_wait = parked.command.wait_ms > 0;
         for at in 0..parked.nodes.len() {
             if !members.contains(&at) && std::mem::take(&mut parked.attached[at]) {
                 self.state.tree.detach_parked(parked.nodes[at], waiter);
@@ -194,7 +196,7 @@ impl LockTable {
         }
         self.claimed += 1;
         let places: Vec<&Place> = places.iter().collect();
-        let pins = self.await_pins_at(&places, mode, depth, waiter, now);
+        let pins = self.await_pins_at(&places, mode, depth, may_wait, waiter, now);
         let has_to_wait = !pins.is_empty();
         if let Some(parked) = self.parked.get_mut(&waiter) {
             parked.phase = Phase::Claimed { alternative, pins };
@@ -218,8 +220,10 @@ impl LockTable {
         // A sharer's write that did not count is a stranger's once that sharer's lock has ended.
         let Some(parked) = self.parked.get(&waiter) else { return };
         let (mode, depth) = (parked.command.mode, parked.command.depth);
+        let may_wait = parked.command.wait_ms > 0;
         let places: Vec<Place> = parked.places(self);
-        let left = self.await_pins_at(&places.iter().collect::<Vec<_>>(), mode, depth, waiter, now);
+        let places: Vec<&Place> = places.iter().collect();
+        let left = self.await_pins_at(&places, mode, depth, may_wait, waiter, now);
         if left.is_empty() {
             self.grant_parked(waiter, now);
         } else if let Some(parked) = self.parked.get_mut(&waiter)
@@ -327,6 +331,10 @@ impl LockTable {
         }
         if self.drains.contains_key(&waiter) {
             self.drain_time_up(waiter);
+            return;
+        }
+        if self.awaits_only_recovery(waiter) {
+            self.grant_parked(waiter, now);
             return;
         }
         let Some(parked) = self.parked.get(&waiter) else { return };

@@ -97,6 +97,7 @@ pub struct LockTable {
     pub(crate) waking: bool,
     /// How many parked acquires are claimed.
     pub(crate) claimed: usize,
+    pub(crate) unknown: crate::unknown::Unknown,
 }
 
 impl LockTable {
@@ -127,6 +128,7 @@ impl LockTable {
             to_wake: VecDeque::new(),
             waking: false,
             claimed: 0,
+            unknown: crate::unknown::Unknown::default(),
         }
     }
 
@@ -172,7 +174,13 @@ impl LockTable {
     /// How many writes are on their way.
     #[must_use]
     pub fn writes_in_flight(&self) -> usize {
-        self.pins.len()
+        self.pins.len() - usize::from(self.unknown.recovery_pin().is_some())
+    }
+
+    /// Whether writes may still land: those on their way, and those of a process before this one.
+    #[must_use]
+    pub fn may_see_writes(&self) -> bool {
+        !self.pins.is_empty()
     }
 
     /// How many locks live, those that are due and not yet ended included.
@@ -213,6 +221,7 @@ impl LockTable {
             self.state.timers.first().map(|timer| timer.at()),
             self.parked_timers.first().map(|&(at, _)| at),
             self.uncollected_timers.first().map(|&(at, _)| at),
+            self.unknown.recovery_ends(),
         ]
         .into_iter()
         .flatten()
@@ -241,6 +250,7 @@ impl LockTable {
             left -= 1;
             self.expire_or_rearm(timer.lock, due, now);
         }
+        self.end_recovery(now);
         while let Some(&(at, waiter)) = self.parked_timers.first() {
             if now.lease < at {
                 break;

@@ -22,15 +22,15 @@ use crate::tree::{LockIdx, NodeId, PinAt, PinKind};
 /// A write on its way.
 #[derive(Debug)]
 pub(crate) struct Pin {
-    method: Arc<str>,
-    resource: Resource,
-    origin: Origin,
-    targets: Vec<Target>,
-    nodes: Vec<NodeId>,
+    pub(crate) method: Arc<str>,
+    pub(crate) resource: Resource,
+    pub(crate) origin: Origin,
+    pub(crate) targets: Vec<Target>,
+    pub(crate) nodes: Vec<NodeId>,
     /// The newest event that letting it through rests on.
-    rests_on: Seq,
+    pub(crate) rests_on: Seq,
     /// The locks it was let through under, with the position of each `write_admitted`.
-    locks: Vec<(Subject, Seq)>,
+    pub(crate) locks: Vec<(Subject, Seq)>,
     /// Who waits for its end.
     pub(crate) awaited_by: Vec<WaiterId>,
 }
@@ -54,6 +54,8 @@ pub struct AdmittedWrite {
     pub requested: Option<LetGo>,
     /// The locks it was let through under.
     pub locks: Vec<(LockId, crate::ids::Fence)>,
+    /// The one of them that is nearest to the resource, with the fence to be passed on.
+    pub nearest: Option<Subject>,
 }
 
 struct Judged {
@@ -88,12 +90,32 @@ impl LockTable {
         now: Now,
     ) -> Result<Option<Subject>, WriteRefusal> {
         let judged = self.judge_write(write, now)?;
-        let nearest = judged
-            .locks
+        Ok(self.nearest(&write.resource, &judged.locks, now))
+    }
+
+    /// The lock nearest to `resource` among those that a write was let through under. Of locks
+    /// that share it the smallest fence is told: whoever keeps the greatest fence that it has seen
+    /// would else refuse the earlier sharers.
+    fn nearest(&self, resource: &Resource, matched: &[LockIdx], now: Now) -> Option<Subject> {
+        let distance = |lock: &LockSlot| {
+            let above = lock.resources().iter().filter(|each| each.covers(resource));
+            above.map(|each| each.as_str().len()).max()
+        };
+        let nearest = matched
             .iter()
             .map(|&idx| self.state.slot(idx))
-            .max_by_key(|lock| lock.resources().iter().map(|each| each.as_str().len()).max());
-        Ok(nearest.map(LockSlot::subject))
+            .max_by_key(|lock| (distance(lock), std::cmp::Reverse(lock.fence)))?;
+        let mut subject = nearest.subject();
+        if nearest.mode == Mode::Shared {
+            let place = self.place(resource);
+            self.visit_locks(&place, Mode::Exclusive, Depth::Zero, now, &mut |obstacle| {
+                if let Obstacle::Lock(idx) = obstacle {
+                    subject.fence = subject.fence.min(self.state.slot(idx).fence);
+                }
+                true
+            });
+        }
+        Some(subject)
     }
 
     /// Lets a write through and pins what it changes, or refuses it.
@@ -102,6 +124,7 @@ impl LockTable {
     /// The refusal; nothing has changed.
     pub fn admit(&mut self, write: &Write, now: Now) -> Result<AdmittedWrite, WriteRefusal> {
         let judged = self.judge_write(write, now)?;
+        let nearest = self.nearest(&write.resource, &judged.locks, now);
         let pin_id = PinId(self.fresh_id());
         let nodes = self.attach_pins(pin_id, &write.targets);
         let mut rests_on = judged.rests_on;
@@ -140,10 +163,10 @@ impl LockTable {
                 awaited_by: Vec::new(),
             },
         );
-        Ok(AdmittedWrite { pin: pin_id, admission, rests_on, requested, locks: names })
+        Ok(AdmittedWrite { pin: pin_id, admission, rests_on, requested, locks: names, nearest })
     }
 
-    fn attach_pins(&mut self, pin: PinId, targets: &[Target]) -> Vec<NodeId> {
+    pub(crate) fn attach_pins(&mut self, pin: PinId, targets: &[Target]) -> Vec<NodeId> {
         let mut nodes = Vec::with_capacity(targets.len());
         for (at, target) in targets.iter().enumerate() {
             let node = self.state.tree.make(target.resource());
@@ -173,6 +196,9 @@ impl LockTable {
         for &node in &pin.nodes {
             self.state.tree.detach_pin(node, pin_id);
         }
+        if result == WriteResult::Unknown {
+            self.remember_unknown(&pin.targets);
+        }
         for (lock, admitted) in pin.locks {
             let body = EventBody::WriteCompleted {
                 lock,
@@ -193,9 +219,10 @@ impl LockTable {
     /// way: those whose admission was told, because everything up to `durable` was. Whatever is
     /// parked is gone.
     #[must_use]
-    pub fn reloaded(self, state: State, durable: Seq, seed: u64) -> Self {
+    pub fn reloaded(mut self, state: State, durable: Seq, seed: u64) -> Self {
         let mut table = Self::new(state, self.limits, seed);
         table.next_id = self.next_id;
+        table.unknown = std::mem::take(&mut self.unknown);
         let mut pins: Vec<(PinId, Pin)> =
             self.pins.into_iter().filter(|(_, pin)| pin.rests_on <= durable).collect();
         if sabotage::is(Mistake::ForgetPins) {

@@ -26,6 +26,8 @@ pub(crate) struct Committer {
     pub(crate) follower: FollowerHandle,
     pub(crate) retention: Arc<std::sync::Mutex<Retention>>,
     pub(crate) classify: Classify,
+    /// Whether the next start can learn how the writes ended that are on their way now.
+    pub(crate) learns_outcomes: bool,
     pub(crate) seed: u64,
     pub(crate) limits: TableLimits,
     /// When retention looks again, by the monotonic clock.
@@ -124,7 +126,9 @@ impl Committer {
     }
 
     fn close(&mut self, lease: LeaseTime) {
-        if let Err(error) = self.log.close_cleanly(lease) {
+        if !self.learns_outcomes && self.shared.lock().table.may_see_writes() {
+            tracing::warn!("writes may still land: the shutdown is not marked as clean");
+        } else if let Err(error) = self.log.close_cleanly(lease) {
             tracing::error!(error = chain(&error), "the shutdown could not be marked as clean");
         }
         self.end();

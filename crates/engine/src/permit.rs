@@ -1,6 +1,6 @@
 //! The permit of a write that was let through.
 
-use leasehold_core::event::WriteResult;
+use leasehold_core::event::{Subject, WriteResult};
 use leasehold_core::ids::{Fence, LockId, PinId, Seq};
 use leasehold_core::lock::LetGo;
 use leasehold_core::writes::AdmittedWrite;
@@ -48,6 +48,12 @@ impl Permit {
     #[must_use]
     pub fn locks(&self) -> &[(LockId, Fence)] {
         &self.admitted.locks
+    }
+
+    /// The one of them that is nearest to the resource, with the fence to be passed on.
+    #[must_use]
+    pub fn nearest(&self) -> Option<&Subject> {
+        self.admitted.nearest.as_ref()
     }
 
     /// Its pin, for what watches pins.

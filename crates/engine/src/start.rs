@@ -56,6 +56,9 @@ pub struct EngineOptions {
     pub token_key: Option<PathBuf>,
     /// How the log is opened.
     pub log: LogOptions,
+    /// For how long writes of a process before this one may still land, in milliseconds, where
+    /// what they are sent to does not say what became of them; none: it does.
+    pub recovery_ms: Option<u64>,
     /// What a start draws; none: from the operating system. Given where a start has to be
     /// repeatable, and never by a server.
     pub draws: Option<Draws>,
@@ -83,6 +86,7 @@ impl Default for EngineOptions {
             retention: Retention { max_age_ms: Some(400 * 24 * 60 * 60 * 1000), max_bytes: None },
             token_key: None,
             log: LogOptions::default(),
+            recovery_ms: None,
             draws: None,
         }
     }
@@ -291,6 +295,12 @@ impl Loading {
             let result = classify(&open);
             table.close_open(&open, result, now);
         }
+        // Writes without a lock have left nothing behind that would tell of them.
+        if let Some(recovery_ms) = self.options.recovery_ms
+            && matches!(self.cause, RecoveryCause::Crash | RecoveryCause::Restored)
+        {
+            table.await_recovery(recovery_ms, now);
+        }
         let events = table.take_events();
         self.log.append(&Group { events: &events, lease: now.lease })?;
         let head = self.log.head();
@@ -337,6 +347,7 @@ impl Loading {
             follower: handle(&follower),
             retention: Arc::new(Mutex::new(self.options.retention)),
             classify,
+            learns_outcomes: self.options.recovery_ms.is_none(),
             seed: self.seed,
             limits: self.options.limits,
             trim_at: started,

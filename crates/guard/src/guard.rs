@@ -34,7 +34,7 @@ use crate::if_header::{self, Condition};
 use crate::rules::Rules;
 use crate::telling::Telling;
 use crate::tokens::{self, malformed};
-use crate::upstream::{Admitted, Answer, BoxFuture, Execution, Upstream};
+use crate::upstream::{Admitted, Answer, BoxFuture, Ending, Execution, Upstream};
 
 /// Tells a holder, in the answer to a write, that somebody asks it to let go.
 pub const X_LOCK_REQUESTED_BY: HeaderName = HeaderName::from_static("x-lock-requested-by");
@@ -79,7 +79,15 @@ pub trait Work: Send + 'static {
 
     /// Carries it out; none where it was not applied because it changes something else than it
     /// was let through for.
-    fn execute<'a>(&'a mut self, admitted: &'a Admitted) -> BoxFuture<'a, Option<Answer>>;
+    fn execute<'a>(&'a mut self, admitted: &'a Admitted) -> BoxFuture<'a, Option<Done>>;
+}
+
+/// What came of a write that was carried out.
+pub struct Done {
+    /// What the client is told.
+    pub answer: Answer,
+    /// Says how it has ended, where it had not when it was answered.
+    pub ending: Option<Ending>,
 }
 
 struct Single<U: Upstream> {
@@ -100,10 +108,11 @@ where
         })
     }
 
-    fn execute<'a>(&'a mut self, admitted: &'a Admitted) -> BoxFuture<'a, Option<Answer>> {
+    fn execute<'a>(&'a mut self, admitted: &'a Admitted) -> BoxFuture<'a, Option<Done>> {
         Box::pin(async move {
             match self.upstream.execute(self.plan.take()?, admitted).await {
-                Execution::Ended(answer) => Some(answer),
+                Execution::Ended(answer) => Some(Done { answer, ending: None }),
+                Execution::Answered(answer, ending) => Some(Done { answer, ending: Some(ending) }),
                 Execution::Retarget(plan) => {
                     self.plan = Some(plan);
                     None
@@ -439,7 +448,8 @@ where
         work: &mut impl Work,
     ) -> Answer {
         for _ in 0..MAX_RETARGETS {
-            let admitted = Admitted { admission: permit.admission(), targets };
+            let lock = permit.nearest().cloned();
+            let admitted = Admitted { admission: permit.admission(), targets, lock };
             let requested = permit.requested().cloned();
             permit.sending();
             let Ok(ended) = caught(work.execute(&admitted)).await else {
@@ -447,10 +457,11 @@ where
                 self.learn(permit);
                 return Err(broken_off());
             };
-            if let Some(answer) = ended {
-                match result_of(&answer) {
-                    Some(result) => permit.complete(result),
-                    None => self.learn(permit),
+            if let Some(Done { answer, ending }) = ended {
+                match (ending, result_of(&answer)) {
+                    (Some(ending), _) => self.follow(permit, ending),
+                    (None, Some(result)) => permit.complete(result),
+                    (None, None) => self.learn(permit),
                 }
                 return answer.map(|response| with_request(response, requested.as_ref()));
             }
@@ -467,6 +478,17 @@ where
             )
             .retry_after(1),
         ))
+    }
+
+    /// Keeps a write pinned that has been answered, until it has ended. A shutdown waits for that.
+    fn follow(&self, permit: Permit, ending: Ending) {
+        let guard = self.clone();
+        self.shared.writes.spawn(async move {
+            match caught(ending).await {
+                Ok(result) => permit.complete(result),
+                Err(()) => guard.learn(permit),
+            }
+        });
     }
 
     /// Keeps a write pinned until it is known how it ended: until then it may still show, and the

@@ -5,7 +5,7 @@ use std::pin::Pin;
 
 use http::request::Parts;
 use http::{Request, Response};
-use leasehold_core::event::WriteResult;
+use leasehold_core::event::{Subject, WriteResult};
 use leasehold_core::ids::Seq;
 use leasehold_core::resource::Resource;
 use leasehold_core::target::Target;
@@ -19,11 +19,15 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// What came of a write or a read: the upstream's answer, or a refusal of its own.
 pub type Answer = Result<Response<Body>, Box<Problem>>;
 
+/// Says how a write has ended, once nothing of it can land any more.
+pub type Ending = BoxFuture<'static, WriteResult>;
+
 /// The proof that a write was let through; only the guard makes it.
 #[derive(Debug)]
 pub struct Admitted {
     pub(crate) admission: Option<Seq>,
     pub(crate) targets: Vec<Target>,
+    pub(crate) lock: Option<Subject>,
 }
 
 impl Admitted {
@@ -32,6 +36,12 @@ impl Admitted {
     #[must_use]
     pub fn admission(&self) -> Option<Seq> {
         self.admission
+    }
+
+    /// The lock that it was let through under, where there is one: the nearest to its resource.
+    #[must_use]
+    pub fn lock(&self) -> Option<&Subject> {
+        self.lock.as_ref()
     }
 
     /// Whether the write was let through for `target`.
@@ -45,6 +55,8 @@ impl Admitted {
 pub enum Execution<P> {
     /// It has ended: with an answer, or refused and not applied.
     Ended(Answer),
+    /// It is answered, and has not ended: it stays pinned until the second says how it did.
+    Answered(Answer, Ending),
     /// It was not applied: what it changes is not what it was let through for. The plan comes
     /// back and names its targets anew.
     Retarget(P),
@@ -113,7 +125,7 @@ pub trait Upstream: Send + Sync + 'static {
         admitted: &'a Admitted,
     ) -> BoxFuture<'a, Execution<Self::Plan>>;
 
-    /// How a write ended that was answered with `storage-failure`, or panicked: whether the write
+    /// How a write ended that was answered with `storage-failure`, or panicked (or its [`Ending`]): whether the write
     /// of this admission took effect; for a write without one, any result. It is asked while the write is
     /// still pinned, and answers when nothing of the write can land any more.
     fn outcome(&self, admission: Option<Seq>) -> BoxFuture<'_, WriteResult>;

@@ -13,6 +13,7 @@ mod locked;
 mod precondition;
 mod request;
 mod state;
+mod upstream;
 
 /// Whether the same request may work later.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -240,8 +241,10 @@ catalogue! {
     PreconditionRequired precondition::PRECONDITION_REQUIRED;
     QueueFull limit::QUEUE_FULL;
     TooManyLocks limit::TOO_MANY_LOCKS;
+    UpstreamUnreachable upstream::UPSTREAM_UNREACHABLE;
     Unavailable limit::UNAVAILABLE;
     StorageFailure limit::STORAGE_FAILURE;
+    UpstreamTimeout upstream::UPSTREAM_TIMEOUT;
 }
 
 impl Name {
@@ -366,7 +369,9 @@ mod tests {
         (423, &["locked", "frozen"]),
         (428, &["precondition-required"]),
         (429, &["queue-full", "too-many-locks"]),
+        (502, &["upstream-unreachable"]),
         (503, &["unavailable", "storage-failure"]),
+        (504, &["upstream-timeout"]),
     ];
 
     #[test]

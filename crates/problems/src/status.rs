@@ -190,11 +190,25 @@ const STATUSES: &[Status] = &[
          no problem document. Send fewer or shorter header fields; mostly it is a cookie.",
     ),
     status(
+        502,
+        "Bad Gateway",
+        (9110, "15.6.3", "502 Bad Gateway"),
+        "The API behind the gateway could not be reached, or broke off. That is no refusal; \
+         `outcome` says whether the request may have taken effect.",
+    ),
+    status(
         503,
         "Service Unavailable",
         (9110, "15.6.4", "503 Service Unavailable"),
         "The server cannot answer this now. `Retry-After` says when to ask again; the name says \
          whether the request may have been carried out.",
+    ),
+    status(
+        504,
+        "Gateway Timeout",
+        (9110, "15.6.5", "504 Gateway Timeout"),
+        "The API behind the gateway stayed silent for too long. The request may have taken effect, \
+         or may still: read again before you go on.",
     ),
 ];
 
@@ -218,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_status_that_is_never_sent_is_not_found() {
-        for code in [0, 99, 301, 402, 500, 502, 504, 599] {
+        for code in [0, 99, 301, 402, 500, 501, 505, 599] {
             assert!(Status::find(code).is_none(), "{code}");
         }
     }

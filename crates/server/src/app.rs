@@ -12,7 +12,9 @@ use http::header::{ALLOW, EXPECT, HOST, HeaderValue, ORIGIN};
 use http::header::{CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_TYPE};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
+use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
+use hyper::upgrade::OnUpgrade;
 use leasehold_core::ids::Principal;
 use leasehold_core::resource::{PathError, Resource};
 use leasehold_engine::Engine;
@@ -26,8 +28,9 @@ use leasehold_guard::memory::{self, Memory, Share, counted};
 use leasehold_guard::rules::Rules;
 use leasehold_guard::upstream::Answer;
 use leasehold_problems::{Context as Told, Name, Problem};
-use leasehold_upstreams::documents::Documents;
+use leasehold_upstreams::proxy::{Arrival as CameFrom, Streamed};
 
+use crate::behind::Behind;
 use crate::browser::Browsers;
 use crate::discard::discarding;
 use crate::identity::Identity;
@@ -47,7 +50,7 @@ const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 /// What every request needs. One for the process.
 pub(crate) struct App {
     pub(crate) engine: Engine,
-    pub(crate) guard: Guard<Documents>,
+    pub(crate) guard: Guard<Behind>,
     pub(crate) api: JsonApi,
     pub(crate) rules: Arc<ArcSwap<Rules>>,
     pub(crate) identity: Identity,
@@ -131,11 +134,26 @@ impl App {
                 let (body, memory) = if body.is_end_stream() {
                     (empty(), None)
                 } else {
-                    let share = self.memory.share();
                     let body = discarding(timed(body, self.body_timeout), expects);
-                    (counted(body, share.clone()), Some(share))
+                    if self.guard.upstream().streams() {
+                        (body.boxed_unsync(), None)
+                    } else {
+                        let share = self.memory.share();
+                        (counted(body, share.clone()), Some(share))
+                    }
                 };
+                let upgrade = head.extensions.remove::<OnUpgrade>();
                 head.extensions.clear();
+                if self.guard.upstream().streams() {
+                    head.extensions.insert(CameFrom {
+                        peer: peer.clone(),
+                        is_https: false,
+                        is_trusted: false,
+                    });
+                    if let Some(upgrade) = upgrade {
+                        head.extensions.insert(upgrade);
+                    }
+                }
                 let arrival = Arrival { request_id: id.shared(), remote_addr: peer, memory };
                 let answered =
                     self.dispatch(Request::from_parts(head, body), admin, arrival, &mut seen).await;
@@ -164,6 +182,9 @@ impl App {
 
     /// Finds room for a large answer, which its client may take long to read.
     fn fit(&self, method: &Method, mut response: Response<Body>) -> Answer {
+        if response.extensions().get::<Streamed>().is_some() {
+            return Ok(response);
+        }
         let length = response.body().size_hint().exact().unwrap_or(0);
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         // A batch finds room by itself.
@@ -205,14 +226,16 @@ impl App {
             ));
         }
         // What the server takes as a whole (RFC 9110, section 9.3.7).
-        if head.method == Method::OPTIONS && head.uri.path() == "*" {
+        let is_of_all = head.method == Method::OPTIONS && head.uri.path() == "*";
+        if is_of_all && !self.guard.upstream().streams() {
             return Ok(options(METHODS));
         }
         if head.uri.path_and_query().is_some_and(|target| MAX_TARGET < target.as_str().len()) {
             let detail = format!("The target of the request is longer than {MAX_TARGET} bytes.");
             return Err(Box::new(Problem::new(Name::UriTooLong, detail)));
         }
-        let path = Resource::parse(head.uri.path()).map_err(malformed_path)?;
+        let path = if is_of_all { "/" } else { head.uri.path() };
+        let path = Resource::parse(path).map_err(malformed_path)?;
         self.browsers.check(&head)?;
         let own = self.own(&path).map(str::to_owned);
         let found = match own {
@@ -287,6 +310,10 @@ impl App {
         let mut response = problem.to_response(&told).map(full);
         if *method == Method::HEAD {
             response = response.map(|_| empty());
+        }
+        // No refusal, and counted by itself.
+        if matches!(problem.name, Name::UpstreamUnreachable | Name::UpstreamTimeout) {
+            return response;
         }
         let rule = match &seen.resource {
             Some(resource) => {

@@ -14,14 +14,14 @@ use leasehold_faces::json_api::fields::{Fields, malformed, object};
 use leasehold_faces::json_api::json;
 use leasehold_guard::body::Body;
 use leasehold_guard::call::Call;
-use leasehold_guard::guard::{Claims, Work, may_be_of_the_rest};
+use leasehold_guard::guard::{Claims, Done, Work, may_be_of_the_rest};
 use leasehold_guard::kept::kept;
 use leasehold_guard::memory::{Memory, SMALL};
 use leasehold_guard::rules::Rules;
 use leasehold_guard::telling::Telling;
 use leasehold_guard::tokens;
 use leasehold_guard::upstream::{Admitted, Answer, BoxFuture, Upstream};
-use leasehold_problems::Problem;
+use leasehold_problems::{Name, Problem};
 use leasehold_upstreams::documents::{BatchEnd, BatchOperation, BatchPlan, Documents};
 use serde_json::{Map, Value, json as value};
 
@@ -48,23 +48,28 @@ impl Work for Batch {
         })
     }
 
-    fn execute<'a>(&'a mut self, admitted: &'a Admitted) -> BoxFuture<'a, Option<Answer>> {
+    fn execute<'a>(&'a mut self, admitted: &'a Admitted) -> BoxFuture<'a, Option<Done>> {
         Box::pin(async move {
-            match self.documents.execute_batch(self.plan.take()?, admitted).await {
-                Ok(answers) => Some(Ok(told(answers, &self.memory))),
-                Err(BatchEnd::Refused(index, problem)) => Some(Err(indexed(index, problem))),
-                Err(BatchEnd::Failed(problem)) => Some(Err(problem)),
+            let answer = match self.documents.execute_batch(self.plan.take()?, admitted).await {
+                Ok(answers) => Ok(told(answers, &self.memory)),
+                Err(BatchEnd::Refused(index, problem)) => Err(indexed(index, problem)),
+                Err(BatchEnd::Failed(problem)) => Err(problem),
                 Err(BatchEnd::Retarget(plan)) => {
                     self.plan = Some(plan);
-                    None
+                    return None;
                 }
-            }
+            };
+            Some(Done { answer, ending: None })
         })
     }
 }
 
 impl App {
     pub(crate) async fn batch(&self, request: Request<Body>, call: &Call) -> Answer {
+        let Some(documents) = self.guard.upstream().documents() else {
+            let detail = "A batch is of documents, and this server keeps none: it is a gateway.";
+            return Err(Box::new(Problem::new(Name::NotFound, detail)));
+        };
         let (head, body) = request.into_parts();
         let mut members = object(body, MAX_BODY).await?;
         let operations = match members.remove("operations") {
@@ -110,7 +115,6 @@ impl App {
         if tokens.len() > tokens::MAX_TOKENS {
             return Err(malformed("X-Lock-Token", "More than 256 lock tokens were sent."));
         }
-        let documents = self.guard.upstream();
         for (index, operation) in read.iter().enumerate() {
             self.guard
                 .permitted(call, &operation.head, &operation.resource)
@@ -166,7 +170,7 @@ impl App {
         claims: &Claims,
         whole: Box<Problem>,
     ) -> Box<Problem> {
-        let documents = self.guard.upstream();
+        let Some(documents) = self.guard.upstream().documents() else { return whole };
         let mut targets = Vec::with_capacity(operations.len());
         for operation in operations {
             let Ok(plan) = documents.plan_batch(vec![operation]) else { return whole };

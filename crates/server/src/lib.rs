@@ -10,6 +10,7 @@
 mod app;
 mod audit_api;
 mod batch;
+mod behind;
 pub mod browser;
 mod check;
 pub mod config;

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
 use http::{HeaderValue, Method, StatusCode};
+use leasehold_upstreams::proxy::Fault;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, text};
 use prometheus_client::metrics::MetricType;
@@ -38,6 +39,16 @@ struct RefusalLabels {
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct AnswerLabels {
+    status: u16,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct FaultLabels {
+    fault: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct EventLabels {
     r#type: &'static str,
 }
@@ -54,6 +65,8 @@ pub struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
     refusals: Family<RefusalLabels, Counter>,
+    upstream_answers: Family<AnswerLabels, Counter>,
+    upstream_faults: Family<FaultLabels, Counter>,
     request_durations: Histogram,
     commit_durations: Histogram,
     events: Family<EventLabels, Counter>,
@@ -79,6 +92,8 @@ impl Metrics {
             registry: Registry::default(),
             requests: Family::default(),
             refusals: Family::default(),
+            upstream_answers: Family::default(),
+            upstream_faults: Family::default(),
             // Half a millisecond to half a minute: waiting is part of a request.
             request_durations: Histogram::new([
                 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
@@ -106,6 +121,16 @@ impl Metrics {
             "leasehold_refusals",
             "Requests refused, by name of the refusal and number of the rule (0: the defaults)",
             self.refusals.clone(),
+        );
+        r.register(
+            "leasehold_upstream_answers",
+            "Answers of the upstream, by the upstream's own status",
+            self.upstream_answers.clone(),
+        );
+        r.register(
+            "leasehold_upstream_faults",
+            "Requests that the upstream gave no whole answer to, by what went wrong",
+            self.upstream_faults.clone(),
         );
         r.register(
             "leasehold_request_duration_seconds",
@@ -213,6 +238,16 @@ impl Metrics {
     }
 }
 
+impl leasehold_upstreams::proxy::Observer for Metrics {
+    fn answered(&self, status: StatusCode) {
+        self.upstream_answers.get_or_create(&AnswerLabels { status: status.as_u16() }).inc();
+    }
+
+    fn failed(&self, fault: Fault) {
+        self.upstream_faults.get_or_create(&FaultLabels { fault: fault.as_str() }).inc();
+    }
+}
+
 /// The newest event of the trail, as a number and as an info with its hash.
 #[derive(Debug)]
 struct Head(Arc<ArcSwapOption<HeadLabels>>);
@@ -261,6 +296,7 @@ fn known(method: &Method) -> &'static str {
 #[cfg(test)]
 mod tests {
     use leasehold_problems::Name;
+    use leasehold_upstreams::proxy::Observer;
 
     use super::*;
 
@@ -271,6 +307,8 @@ mod tests {
         metrics.request(&Method::PUT, StatusCode::LOCKED, Duration::from_millis(2));
         metrics.request(&Method::from_bytes(b"BREW").unwrap(), StatusCode::OK, Duration::ZERO);
         metrics.refusal(StatusCode::CONFLICT, Name::Locked, 3);
+        Observer::answered(&metrics, StatusCode::PRECONDITION_FAILED);
+        Observer::failed(&metrics, Fault::Silent);
         metrics.commit(Duration::from_micros(300));
         metrics.events("acquired", 2);
         metrics.set_locks(7);
@@ -285,6 +323,8 @@ mod tests {
             "leasehold_requests_total{method=\"PUT\",status=\"423\"} 1",
             "leasehold_requests_total{method=\"other\",status=\"200\"} 1",
             "leasehold_refusals_total{status=\"409\",name=\"locked\",rule=\"3\"} 1",
+            "leasehold_upstream_answers_total{status=\"412\"} 1",
+            "leasehold_upstream_faults_total{fault=\"silent\"} 1",
             "leasehold_request_duration_seconds_count 2",
             "leasehold_request_duration_seconds_bucket{le=\"0.0025\"} 2",
             "leasehold_commit_duration_seconds_bucket{le=\"0.0005\"} 1",

@@ -22,12 +22,14 @@ use leasehold_guard::rules::Rules;
 use leasehold_journal::folder::DataFolder;
 use leasehold_journal::log::Retention;
 use leasehold_upstreams::documents::{Documents, Options as DocumentOptions};
+use leasehold_upstreams::proxy::{Options as ProxyOptions, Proxy};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, Service};
+use crate::behind::Behind;
 use crate::browser::Browsers;
-use crate::config::{Config, IdentityMode};
+use crate::config::{Config, IdentityMode, Upstream as UpstreamConfig};
 use crate::handles;
 use crate::identity::Identity;
 use crate::listener::{Listener, Settings};
@@ -129,7 +131,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 struct Assembled {
     app: Arc<App>,
     running: Running,
-    documents: Arc<Documents>,
+    documents: Option<Arc<Documents>>,
 }
 
 async fn assemble(
@@ -141,6 +143,10 @@ async fn assemble(
     let options = EngineOptions {
         limits: table_limits(config),
         retention: retention(config),
+        recovery_ms: config
+            .upstream
+            .as_ref()
+            .map(|upstream| millis(upstream.timeout + upstream.drain_time)),
         ..EngineOptions::default()
     };
     let opening = folder.clone();
@@ -153,14 +159,22 @@ async fn assemble(
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let rules = Arc::new(ArcSwap::new(config.rules.clone()));
-    let documents = Arc::new(open_documents(config, &loading, &clock, &rules)?);
     let metrics = Arc::new(Metrics::new());
+    let behind = match &config.upstream {
+        None => Behind::Documents(Arc::new(open_documents(config, &loading, &clock, &rules)?)),
+        Some(upstream) => Behind::Proxy(open_proxy(config, upstream, &metrics, stop.clone())?),
+    };
+    let documents = behind.documents().cloned();
     let head = Arc::new(LatestHead::default());
     let underway = Arc::new(Underway::default());
     let watch = Watch { metrics: metrics.clone(), head: head.clone(), underway: underway.clone() };
     let watch = Arc::new(watch);
     let asked = documents.clone();
-    let classify = Arc::new(move |open: &OpenAdmission| classify(&asked, open));
+    let classify = Arc::new(move |open: &OpenAdmission| match &asked {
+        Some(documents) => classify(documents, open),
+        // What became of it only the upstream knows.
+        None => WriteResult::Unknown,
+    });
     let running = tokio::task::spawn_blocking(move || loading.start(clock, watch, classify))
         .await
         .context("the start panicked")??;
@@ -180,7 +194,7 @@ async fn assemble(
         },
         Arc::new(trail.clone()),
     );
-    let guard = Guard::new(engine.clone(), documents.clone(), rules.clone(), &config.lock_suffix);
+    let guard = Guard::new(engine.clone(), Arc::new(behind), rules.clone(), &config.lock_suffix);
     let app = Arc::new(App {
         engine,
         guard,
@@ -206,6 +220,28 @@ async fn assemble(
         stop,
     });
     Ok(Assembled { app, running, documents })
+}
+
+fn open_proxy(
+    config: &Config,
+    upstream: &UpstreamConfig,
+    metrics: &Arc<Metrics>,
+    stop: CancellationToken,
+) -> anyhow::Result<Proxy> {
+    let tls = match upstream.origin.is_https() {
+        true => Some(upstream.tls.load().context("TLS with the upstream")?),
+        false => None,
+    };
+    let options = ProxyOptions {
+        origin: upstream.origin.clone(),
+        tls,
+        timeout: upstream.timeout,
+        drain_time: upstream.drain_time,
+        max_tunnels: config.limits.max_connections,
+        observer: metrics.clone(),
+        stop,
+    };
+    Proxy::new(options).context("TLS with the upstream")
 }
 
 fn open_documents(
@@ -305,7 +341,7 @@ fn reload(config: Config, app: &App, running: &Running, log: &LogHandle) -> Conf
     new
 }
 
-async fn housekeeping(app: Arc<App>, documents: Arc<Documents>, stop: CancellationToken) {
+async fn housekeeping(app: Arc<App>, documents: Option<Arc<Documents>>, stop: CancellationToken) {
     let mut heads = tokio::time::interval(HEAD_EVERY);
     let mut forgets = tokio::time::interval(FORGET_EVERY);
     // What could be forgotten a round ago, and what has to be durable for that.
@@ -319,6 +355,7 @@ async fn housekeeping(app: Arc<App>, documents: Arc<Documents>, stop: Cancellati
                 }
             }
             _ = forgets.tick() => {
+                let Some(documents) = &documents else { continue };
                 let due = forgettable.replace(app.engine.closed_admissions());
                 let Some((before, newest)) = due else { continue };
                 if app.engine.stats().durable < newest {
@@ -351,6 +388,12 @@ fn greeting(config: &Config, address: SocketAddr) -> String {
         "leasehold is listening on http://{address} and keeps its data in {}\n",
         data.display()
     );
+    if let Some(upstream) = &config.upstream {
+        return format!(
+            "{listens}it passes requests on to {}, and refuses writes to what is locked\n",
+            upstream.origin
+        );
+    }
     if config.identity == IdentityMode::Keys {
         return format!(
             "{listens}every request needs a key: leasehold key add NAME --role writer\n"

@@ -158,6 +158,7 @@ impl World {
             retention: Retention { max_age_ms: self.keeps_ms, max_bytes: None },
             token_key: None,
             log: LogOptions { checkpoint_pages: self.rng.u32(1..24) },
+            recovery_ms: None,
             draws: Some(Draws {
                 seed: self.rng.u64(..).to_le_bytes(),
                 incarnation: self.rng.u64(..).to_le_bytes(),

@@ -52,6 +52,7 @@ impl Lockless {
             retention: Retention { max_age_ms: None, max_bytes: None },
             token_key: None,
             log: LogOptions::default(),
+            recovery_ms: None,
             draws: Some(Draws { seed: [1; 8], incarnation: [2; 8] }),
         };
         let data = DataFolder::open(folder.path()).unwrap();

@@ -10,6 +10,8 @@
     reason = "a helper of a test panics like the test"
 )]
 
+pub mod upstream;
+
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -173,6 +175,12 @@ impl Server {
         let mut child = self.child.take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
+        self.run();
+    }
+
+    /// Starts it again in the same folder, once it has ended.
+    pub fn start_again(&mut self) {
+        assert!(self.child.is_none(), "it runs");
         self.run();
     }
 
@@ -426,6 +434,12 @@ impl Wire {
     /// Whether the server closes the connection, without another byte.
     pub fn is_closed(&mut self) -> bool {
         matches!(self.stream.read(&mut [0]), Ok(0) | Err(_))
+    }
+
+    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        self.stream.read_exact(&mut bytes).unwrap();
+        bytes
     }
 
     pub fn line(&mut self) -> String {

@@ -98,6 +98,10 @@ pub(super) static UNAVAILABLE: Entry = Entry {
             "`queue-full` (429) is for one resource that too many wait for, on a server that is \
              well.",
         ),
+        not(
+            Name::UpstreamUnreachable,
+            "`upstream-unreachable` (502) is about what stands behind a gateway.",
+        ),
     ],
     detail: "The server is shutting down.",
     members: &[],

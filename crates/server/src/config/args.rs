@@ -90,6 +90,34 @@ pub struct ServeArgs {
     /// they have ended, or with 423 after this time.
     #[arg(long, value_name = "DURATION", env = "LEASEHOLD_DRAIN_WAIT")]
     pub drain_wait: Option<String>,
+
+    /// Put the server before an existing API: its URL
+    ///
+    /// `http://HOST[:PORT]` or `https://HOST[:PORT]`. Everything but the locks and the server's own
+    /// space goes there as it came, and writes to what is locked do not. Without it the server
+    /// keeps documents itself.
+    #[arg(long, value_name = "URL", env = "LEASEHOLD_UPSTREAM")]
+    pub upstream: Option<String>,
+
+    /// How long the upstream may be silent [default: 30s]
+    ///
+    /// Silence, not the whole: as long as something moves, a request may take any time.
+    #[arg(long, value_name = "DURATION", env = "LEASEHOLD_UPSTREAM_TIMEOUT")]
+    pub upstream_timeout: Option<String>,
+
+    /// How long the upstream may go on with a write whose connection was closed [default: 5s]
+    ///
+    /// A lock is granted to nobody else before that time has passed.
+    #[arg(long, value_name = "DURATION", env = "LEASEHOLD_DRAIN_TIME")]
+    pub drain_time: Option<String>,
+
+    /// The authorities that sign the upstream's certificate, in PEM [default: the system's]
+    #[arg(long, value_name = "FILE", env = "LEASEHOLD_UPSTREAM_CA")]
+    pub upstream_ca: Option<String>,
+
+    /// The certificate that the server shows to the upstream and its key, in PEM, in one file
+    #[arg(long, value_name = "FILE", env = "LEASEHOLD_UPSTREAM_IDENTITY")]
+    pub upstream_identity: Option<String>,
 }
 
 impl ServeArgs {
@@ -112,6 +140,15 @@ impl ServeArgs {
             "log" => (&self.log, "--log", "LEASEHOLD_LOG"),
             "log_format" => (&self.log_format, "--log-format", "LEASEHOLD_LOG_FORMAT"),
             "drain_wait" => (&self.drain_wait, "--drain-wait", "LEASEHOLD_DRAIN_WAIT"),
+            "upstream" => (&self.upstream, "--upstream", "LEASEHOLD_UPSTREAM"),
+            "upstream_timeout" => {
+                (&self.upstream_timeout, "--upstream-timeout", "LEASEHOLD_UPSTREAM_TIMEOUT")
+            }
+            "drain_time" => (&self.drain_time, "--drain-time", "LEASEHOLD_DRAIN_TIME"),
+            "upstream_ca" => (&self.upstream_ca, "--upstream-ca", "LEASEHOLD_UPSTREAM_CA"),
+            "upstream_identity" => {
+                (&self.upstream_identity, "--upstream-identity", "LEASEHOLD_UPSTREAM_IDENTITY")
+            }
             _ => return None,
         };
         let text = value.as_deref().filter(|text| !text.is_empty())?;

@@ -40,6 +40,7 @@ impl Config {
             log,
             log_format,
             drain_wait,
+            upstream,
             limits,
             audit,
             rules,
@@ -60,6 +61,7 @@ impl Config {
             ("identity.mode", self.identity != identity),
             ("log_format", self.log_format != log_format),
             ("drain_wait", self.drain_wait != drain_wait),
+            ("upstream", self.upstream != upstream),
             ("limits", self.limits != limits),
         ]);
         let config = Self { cors_origins, log, audit, rules, args, ..self.clone() };

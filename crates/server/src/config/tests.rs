@@ -99,10 +99,24 @@ fn a_mistake_is_named_with_its_place_and_the_accepted_values() {
     for (text, expected) in [
         ("listn = \"\"", "leasehold.toml:1:1: unknown key `listn`; did you mean `listen`?"),
         (
-            "upstream = \"http://a\"",
-            "leasehold.toml:1:1: unknown key `upstream`; the keys here are `listen`, \
+            "workers = 4",
+            "leasehold.toml:1:1: unknown key `workers`; the keys here are `listen`, \
              `admin_listen`, `data`, `prefix`, `lock_suffix`, `cors_origins`, `log`, \
-             `log_format`, `drain_wait`, `identity`, `limits`, `audit` and `rule`",
+             `log_format`, `drain_wait`, `upstream`, `upstream_timeout`, `drain_time`, \
+             `upstream_ca`, `upstream_identity`, `identity`, `limits`, `audit` and `rule`",
+        ),
+        (
+            "upstream = \"http://a/base\"",
+            "leasehold.toml:1:12: `upstream`: `http://a/base` has a path, a query or a fragment; \
+             expected http://HOST[:PORT] or https://HOST[:PORT]",
+        ),
+        (
+            "upstream_timeout = \"1ms\"",
+            "leasehold.toml:1:20: `upstream_timeout`: `1ms` is shorter than 100ms",
+        ),
+        (
+            "upstream = \"http://a\"\nupstream_ca = \"ca.pem\"",
+            "leasehold.toml:2:15: `upstream_ca`: it is for an `upstream` that begins with https://",
         ),
         (
             "[limits]\nmax_lock = 1",

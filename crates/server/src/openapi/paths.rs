@@ -29,6 +29,9 @@ const TOKENS: &[&str] = &["X-Lock-Token", "Lock-Token", "If"];
 /// Conditions on the document that is written.
 const CONDITIONS: &[&str] = &["If-Match", "If-None-Match", "If-Unmodified-Since"];
 
+/// What a gateway answers for an upstream that does not.
+const UPSTREAM: &[Name] = &[Name::UpstreamUnreachable, Name::UpstreamTimeout];
+
 pub(super) fn paths(writer: &mut Writer<'_>) -> Map<String, Value> {
     let mut paths = Map::new();
     documents(writer, &mut paths);
@@ -127,9 +130,14 @@ fn documents(writer: &mut Writer<'_>, paths: &mut Map<String, Value>) {
                 &["ETag", "Last-Modified"],
             ))
             .refuses(&[Name::NotFound, Name::PreconditionFailed])
+            .refuses(UPSTREAM)
         };
     let writing = |id, summary| {
-        Operation::new(id, "documents", summary).takes(TOKENS).takes(CONDITIONS).refuses(GUARDED)
+        Operation::new(id, "documents", summary)
+            .takes(TOKENS)
+            .takes(CONDITIONS)
+            .refuses(GUARDED)
+            .refuses(UPSTREAM)
     };
     let any_body = json!({
         "description": "JSON, or with another `Content-Type` any bytes; at most 16 MiB unless \

@@ -26,6 +26,7 @@ fn write(documents: &Arc<Documents>, path: &str, body: String) -> tokio::task::J
         let plan = documents.plan(head, resource, full(body)).await.unwrap();
         match documents.apply(plan, &|_| true, Some(Seq(1))).await {
             Execution::Ended(answer) => Seen::of_answer(collected(answer).await).status,
+            Execution::Answered(..) => panic!("documents end with their answer"),
             Execution::Retarget(_) => panic!("everything is admitted"),
         }
     })

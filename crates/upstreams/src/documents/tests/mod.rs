@@ -151,6 +151,7 @@ impl Bench {
             let covers = |target: &Target| targets.contains(target);
             match self.documents.apply(plan, &covers, admission).await {
                 Execution::Ended(answer) => return Seen::of_answer(collected(answer).await),
+                Execution::Answered(..) => panic!("{method} {uri} goes on after its answer"),
                 Execution::Retarget(again) => plan = again,
             }
         }

@@ -1,0 +1,122 @@
+//! Writes of which nobody can say whether they landed: what the next grant is told of them.
+//!
+//! Two kinds. One that was followed until nothing of it could land any more, and whose answer was
+//! never seen: the next exclusive grant of what it changes is told, and then it is forgotten. And
+//! those that a process before this one had on their way to somebody who does not say what became
+//! of them: a recovery pin stands for all of them until they must have landed. A command that may
+//! wait waits for it as for any write; any other goes ahead, and is told.
+//!
+//! Deliberately absent: the embedded documents have neither, for they always learn how a write
+//! ended.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::event::{Origin, WriteResult};
+use crate::ids::{PinId, Seq, WaiterId};
+use crate::lock::{Depth, Mode};
+use crate::queue::Phase;
+use crate::resource::Resource;
+use crate::table::LockTable;
+use crate::target::Target;
+use crate::time::{LeaseTime, Now};
+use crate::writes::Pin;
+
+/// The most targets that are remembered until a grant is told; beyond, the oldest are forgotten.
+const MOST: usize = 1024;
+
+/// What is not known of writes.
+#[derive(Debug, Default)]
+pub(crate) struct Unknown {
+    targets: VecDeque<Target>,
+    recovery: Option<(PinId, LeaseTime)>,
+}
+
+impl Unknown {
+    /// The pin that stands for the writes of a process before this one.
+    pub(crate) fn recovery_pin(&self) -> Option<PinId> {
+        self.recovery.map(|(pin, _)| pin)
+    }
+
+    /// When they must have landed.
+    pub(crate) fn recovery_ends(&self) -> Option<LeaseTime> {
+        self.recovery.map(|(_, until)| until)
+    }
+}
+
+impl LockTable {
+    /// Writes of a process before this one may land for so long: anywhere, and unseen.
+    pub fn await_recovery(&mut self, for_ms: u64, now: Now) {
+        let pin = PinId(self.fresh_id());
+        let targets = vec![Target::Subtree(Resource::root())];
+        let nodes = self.attach_pins(pin, &targets);
+        self.pins.insert(
+            pin,
+            Pin {
+                method: Arc::from(""),
+                resource: Resource::root(),
+                origin: Origin::default(),
+                targets,
+                nodes,
+                rests_on: Seq(0),
+                locks: Vec::new(),
+                awaited_by: Vec::new(),
+            },
+        );
+        self.unknown.recovery = Some((pin, now.lease + for_ms));
+    }
+
+    /// Ends the recovery pin once its time is over.
+    pub(crate) fn end_recovery(&mut self, now: Now) {
+        let Some((pin, until)) = self.unknown.recovery else { return };
+        if until <= now.lease {
+            self.unknown.recovery = None;
+            // It stands for no write of its own, so nothing is written down.
+            self.complete(pin, WriteResult::NotSent, now);
+        }
+    }
+
+    /// Whether a command whose time is up waits for the recovery pin alone, and so may go ahead.
+    pub(crate) fn awaits_only_recovery(&self, waiter: WaiterId) -> bool {
+        let Some(recovery) = self.unknown.recovery_pin() else { return false };
+        matches!(
+            self.parked.get(&waiter).map(|parked| &parked.phase),
+            Some(Phase::Claimed { pins, .. }) if pins.iter().all(|pin| *pin == recovery)
+        )
+    }
+
+    /// Nobody will say how a write to these ended.
+    pub(crate) fn remember_unknown(&mut self, targets: &[Target]) {
+        self.unknown.targets.extend(targets.iter().cloned());
+        while MOST < self.unknown.targets.len() {
+            self.unknown.targets.pop_front();
+        }
+    }
+
+    /// Whether a grant goes ahead without knowing of the writes before it. An exclusive one has
+    /// been told, so the next one is not.
+    pub(crate) fn is_unknown_to(
+        &mut self,
+        resources: &[Resource],
+        mode: Mode,
+        depth: Depth,
+        now: Now,
+    ) -> bool {
+        let recovers = self.unknown.recovery_ends().is_some_and(|until| now.lease < until);
+        if self.unknown.targets.is_empty() {
+            return recovers;
+        }
+        let meets = |target: &Target| {
+            resources.iter().any(|locked| {
+                let written = target.resource();
+                let above = matches!(target, Target::Subtree(_)) && written.covers(locked);
+                locked == written || above || (depth == Depth::Infinity && locked.covers(written))
+            })
+        };
+        let is_met = self.unknown.targets.iter().any(meets);
+        if is_met && mode == Mode::Exclusive {
+            self.unknown.targets.retain(|target| !meets(target));
+        }
+        recovers || is_met
+    }
+}

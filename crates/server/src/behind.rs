@@ -1,0 +1,141 @@
+//! What stands behind the guard of this server: its own documents, or an existing API.
+
+use std::sync::Arc;
+
+use http::Request;
+use http::request::Parts;
+use leasehold_core::event::WriteResult;
+use leasehold_core::ids::Seq;
+use leasehold_core::resource::Resource;
+use leasehold_core::target::Target;
+use leasehold_guard::body::Body;
+use leasehold_guard::upstream::{Admitted, Answer, BoxFuture, Execution, Upstream};
+use leasehold_problems::Problem;
+use leasehold_upstreams::documents::Documents;
+use leasehold_upstreams::proxy::Proxy;
+
+/// One of the two.
+pub(crate) enum Behind {
+    /// The resources that the server keeps itself.
+    Documents(Arc<Documents>),
+    /// An existing API.
+    Proxy(Proxy),
+}
+
+/// A write to one of the two.
+pub(crate) enum Plan {
+    Documents(<Documents as Upstream>::Plan),
+    Proxy(<Proxy as Upstream>::Plan),
+}
+
+impl Behind {
+    /// The documents, where the server keeps some.
+    pub(crate) fn documents(&self) -> Option<&Arc<Documents>> {
+        match self {
+            Self::Documents(documents) => Some(documents),
+            Self::Proxy(_) => None,
+        }
+    }
+
+    /// Whether bodies pass through, however long they are, and nothing of them is kept.
+    pub(crate) fn streams(&self) -> bool {
+        matches!(self, Self::Proxy(_))
+    }
+}
+
+/// Calls the same method of whichever it is.
+macro_rules! either {
+    ($behind:expr, $one:ident => $call:expr) => {
+        match $behind {
+            Behind::Documents($one) => $call,
+            Behind::Proxy($one) => $call,
+        }
+    };
+}
+
+impl Upstream for Behind {
+    type Plan = Plan;
+
+    fn read<'a>(&'a self, request: Request<Body>, resource: Resource) -> BoxFuture<'a, Answer> {
+        either!(self, one => one.read(request, resource))
+    }
+
+    fn check_syntax(&self, head: &Parts) -> Result<(), Box<Problem>> {
+        either!(self, one => one.check_syntax(head))
+    }
+
+    fn takes_all_below(&self, head: &Parts) -> bool {
+        either!(self, one => one.takes_all_below(head))
+    }
+
+    fn allow(&self, head: &Parts, resource: &Resource) -> Result<(), Box<Problem>> {
+        either!(self, one => one.allow(head, resource))
+    }
+
+    fn early_targets(&self, head: &Parts, resource: &Resource) -> Vec<Target> {
+        either!(self, one => one.early_targets(head, resource))
+    }
+
+    fn targets_by_head<'a>(
+        &'a self,
+        head: &'a Parts,
+        resource: &'a Resource,
+    ) -> BoxFuture<'a, Option<Vec<Target>>> {
+        either!(self, one => one.targets_by_head(head, resource))
+    }
+
+    fn etag<'a>(
+        &'a self,
+        resource: &'a Resource,
+    ) -> BoxFuture<'a, Result<Option<String>, Box<Problem>>> {
+        either!(self, one => one.etag(resource))
+    }
+
+    fn plan<'a>(
+        &'a self,
+        head: Parts,
+        resource: Resource,
+        body: Body,
+    ) -> BoxFuture<'a, Result<Plan, Box<Problem>>> {
+        Box::pin(async move {
+            match self {
+                Self::Documents(one) => one.plan(head, resource, body).await.map(Plan::Documents),
+                Self::Proxy(one) => one.plan(head, resource, body).await.map(Plan::Proxy),
+            }
+        })
+    }
+
+    fn targets<'a>(&'a self, plan: &'a Plan) -> BoxFuture<'a, Vec<Target>> {
+        match (self, plan) {
+            (Self::Documents(one), Plan::Documents(plan)) => one.targets(plan),
+            (Self::Proxy(one), Plan::Proxy(plan)) => one.targets(plan),
+            _ => unreachable!("a plan is carried out by whoever made it"),
+        }
+    }
+
+    fn execute<'a>(&'a self, plan: Plan, admitted: &'a Admitted) -> BoxFuture<'a, Execution<Plan>> {
+        Box::pin(async move {
+            match (self, plan) {
+                (Self::Documents(one), Plan::Documents(plan)) => {
+                    again(one.execute(plan, admitted).await, Plan::Documents)
+                }
+                (Self::Proxy(one), Plan::Proxy(plan)) => {
+                    again(one.execute(plan, admitted).await, Plan::Proxy)
+                }
+                _ => unreachable!("a plan is carried out by whoever made it"),
+            }
+        })
+    }
+
+    fn outcome(&self, admission: Option<Seq>) -> BoxFuture<'_, WriteResult> {
+        either!(self, one => one.outcome(admission))
+    }
+}
+
+fn again<P>(execution: Execution<P>, plan: impl FnOnce(P) -> Plan) -> Execution<Plan> {
+    match execution {
+        Execution::Ended(answer) => Execution::Ended(answer),
+        Execution::Answered(answer, ending) => Execution::Answered(answer, ending),
+        Execution::Retarget(again) => Execution::Retarget(plan(again)),
+    }
+}

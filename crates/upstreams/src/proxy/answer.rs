@@ -1,0 +1,187 @@
+//! The body of the upstream's answer, on its way to the client.
+//!
+//! What always holds: whoever follows the exchange is told how it ended, exactly once. That of a
+//! write goes on to its end without its client; that of a read ends with it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use leasehold_guard::body::BoxError;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::Shared;
+use super::fault::Fault;
+use super::fields;
+use super::pace::{Pace, Stage};
+use super::pool::Lease;
+
+/// How an exchange ended whose answer had begun.
+pub(super) enum Ended {
+    /// All of the answer has come.
+    Whole,
+    /// It has not, and the connection is closed when this has ended.
+    Cut(Option<JoinHandle<()>>),
+}
+
+/// What an answer failed with after its head.
+#[derive(Debug, thiserror::Error)]
+enum CutShort {
+    #[error("the upstream fell silent within its answer")]
+    Silent,
+    #[error("the upstream broke off its answer")]
+    BrokenOff(#[source] hyper::Error),
+}
+
+/// The body of an answer.
+pub(super) struct AnswerBody {
+    /// None once it was handed on.
+    body: Option<Incoming>,
+    silence: Duration,
+    /// Set while somebody waits. Time in which the client takes nothing does not count.
+    timer: Option<(Pin<Box<Sleep>>, bool)>,
+    running: Option<Running>,
+}
+
+struct Running {
+    shared: Arc<Shared>,
+    lease: Lease,
+    pace: Arc<Pace>,
+    /// Who follows a write to its end.
+    follower: Option<oneshot::Sender<Ended>>,
+}
+
+impl AnswerBody {
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        body: Incoming,
+        lease: Lease,
+        pace: Arc<Pace>,
+        follower: Option<oneshot::Sender<Ended>>,
+    ) -> Self {
+        let running = Running { shared: shared.clone(), lease, pace, follower };
+        let silence = shared.options.timeout;
+        let mut answer = Self { body: Some(body), silence, timer: None, running: Some(running) };
+        answer.finish_at_end();
+        answer
+    }
+
+    /// Whether all of it has come.
+    pub(super) fn has_ended(&self) -> bool {
+        self.running.is_none()
+    }
+
+    fn finish_at_end(&mut self) {
+        if self.is_end_stream() {
+            self.finish(None);
+        }
+    }
+
+    fn finish(&mut self, fault: Option<Fault>) {
+        let Some(Running { shared, lease, pace, follower }) = self.running.take() else { return };
+        let ended = match fault {
+            None if pace.stage() == Stage::Done => {
+                shared.pool.give_back(lease);
+                Ended::Whole
+            }
+            // It answered before it had the whole request: nothing more of that is sent.
+            None => {
+                drop(lease);
+                Ended::Whole
+            }
+            Some(fault) => {
+                shared.options.observer.failed(fault);
+                Ended::Cut(lease.close())
+            }
+        };
+        if let Some(follower) = follower {
+            // Who does not listen any more has ended itself.
+            let _ = follower.send(ended);
+        }
+    }
+
+    fn is_silent(&mut self, context: &mut Context<'_>) -> bool {
+        let silence = self.silence;
+        let (timer, runs) = self.timer.get_or_insert_with(|| (Box::pin(sleep(silence)), true));
+        if !std::mem::replace(runs, true) {
+            timer.as_mut().reset(Instant::now() + silence);
+        }
+        timer.as_mut().poll(context).is_ready()
+    }
+}
+
+impl HttpBody for AnswerBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        let Some(body) = &mut this.body else { return Poll::Ready(None) };
+        let Poll::Ready(frame) = Pin::new(body).poll_frame(context) else {
+            if !this.is_silent(context) {
+                return Poll::Pending;
+            }
+            this.finish(Some(Fault::Silent));
+            return Poll::Ready(Some(Err(Box::new(CutShort::Silent))));
+        };
+        if let Some((_, runs)) = &mut this.timer {
+            *runs = false;
+        }
+        match frame {
+            None => {
+                this.finish(None);
+                Poll::Ready(None)
+            }
+            Some(Ok(frame)) => {
+                // Whoever takes it may not ask for what comes after its end.
+                this.finish_at_end();
+                Poll::Ready(Some(Ok(match frame.into_trailers() {
+                    Ok(mut trailers) => {
+                        fields::trailers(&mut trailers);
+                        Frame::trailers(trailers)
+                    }
+                    Err(frame) => frame,
+                })))
+            }
+            Some(Err(error)) => {
+                this.finish(Some(Fault::BrokenOff));
+                Poll::Ready(Some(Err(Box::new(CutShort::BrokenOff(error)))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or_else(SizeHint::default, HttpBody::size_hint)
+    }
+}
+
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        // A read ends with its client: dropping the lease closes the connection.
+        let Some(running) = self.running.take_if(|running| running.follower.is_some()) else {
+            return;
+        };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let (body, silence) = (self.body.take(), self.silence);
+        runtime.spawn(drained(Self { body, silence, timer: None, running: Some(running) }));
+    }
+}
+
+/// Reads the rest of an answer that nobody takes, and throws it away.
+async fn drained(mut rest: AnswerBody) {
+    while let Some(Ok(_)) = rest.frame().await {}
+}

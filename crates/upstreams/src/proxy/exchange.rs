@@ -1,0 +1,146 @@
+//! One request to the upstream, as far as the head of its answer.
+//!
+//! What always holds: a request goes out at most once, but for two cases. It is sent on another
+//! connection where hyper gives it back, which it does only before the first byte of it was
+//! written. And a reading request without a body is sent once more where a connection that had
+//! been idle turned out to be closed.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use leasehold_guard::body::{Body, empty};
+use tokio::time::sleep_until;
+
+use super::Shared;
+use super::fault::{Failure, Fault};
+use super::pace::{Outgoing, Pace, Stage};
+use super::pool::{FOR_READS, FOR_WRITES, Lease};
+
+/// An answer whose body has not been read.
+pub(super) struct Begun {
+    pub(super) response: Response<Incoming>,
+    pub(super) lease: Lease,
+    pub(super) pace: Arc<Pace>,
+}
+
+impl Shared {
+    /// Sends a request. `is_safe`: its method is.
+    pub(super) async fn send(
+        &self,
+        head: Parts,
+        body: Body,
+        is_safe: bool,
+    ) -> Result<Begun, Failure> {
+        let begun = self.sent(head, body, is_safe).await;
+        match &begun {
+            Ok(begun) => self.options.observer.answered(begun.response.status()),
+            Err(failure) => {
+                self.options.observer.failed(failure.fault);
+                let fault = failure.fault.as_str();
+                tracing::warn!(fault, why = failure.why, "no answer from the upstream");
+            }
+        }
+        begun
+    }
+
+    async fn sent(&self, head: Parts, body: Body, is_safe: bool) -> Result<Begun, Failure> {
+        let (body, mut pace) = Outgoing::new(body);
+        let may_repeat = is_safe && pace.stage() == Stage::Done;
+        let most_idle = if may_repeat { FOR_READS } else { FOR_WRITES };
+        let mut request = Request::from_parts(head, body);
+        let mut wants_fresh = false;
+        loop {
+            let pooled = if wants_fresh { None } else { self.pool.take(most_idle) };
+            let mut lease = match pooled {
+                Some(lease) => lease,
+                None => self.connect().await?,
+            };
+            let copy = (may_repeat && lease.is_reused).then(|| copy_of(&request));
+            let sending = lease.sender.try_send_request(request);
+            let mut error = match within(self.options.timeout, &pace, sending).await {
+                Some(Ok(response)) => return Ok(Begun { response, lease, pace }),
+                Some(Err(error)) => error,
+                None => {
+                    let why = "silent for too long".to_owned();
+                    return Err(Failure { fault: Fault::Silent, why, closing: lease.close() });
+                }
+            };
+            if let Some(unsent) = error.take_message()
+                && lease.is_reused
+            {
+                request = unsent;
+                continue;
+            }
+            let error = error.into_error();
+            if let Some(copy) = copy
+                && !error.is_parse()
+            {
+                (request, pace) = copy;
+                wants_fresh = true;
+                continue;
+            }
+            let fault = match pace.stage() {
+                Stage::Failed => Fault::ClientGone,
+                _ => Fault::BrokenOff,
+            };
+            return Err(Failure { fault, why: chain(&error), closing: lease.close() });
+        }
+    }
+
+    async fn connect(&self) -> Result<Lease, Failure> {
+        let refused = |fault, why| Failure { fault, why, closing: None };
+        let stream = self.connector.connect().await.map_err(|error| {
+            let fault = match error.kind() {
+                std::io::ErrorKind::TimedOut => Fault::ConnectTimeout,
+                _ => Fault::Connect,
+            };
+            refused(fault, error.to_string())
+        })?;
+        Lease::begin(stream).await.map_err(|error| refused(Fault::Connect, chain(&error)))
+    }
+}
+
+fn copy_of(request: &Request<Outgoing>) -> (Request<Outgoing>, Arc<Pace>) {
+    let (body, pace) = Outgoing::new(empty());
+    let mut copy = Request::new(body);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    (copy, pace)
+}
+
+/// What a future gives, unless the upstream is silent for so long before.
+async fn within<F: Future>(silence: Duration, pace: &Pace, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut timer = pin!(sleep_until(pace.deadline(silence)));
+    loop {
+        tokio::select! {
+            biased;
+            output = &mut future => return Some(output),
+            () = &mut timer => {
+                let deadline = pace.deadline(silence);
+                if deadline <= tokio::time::Instant::now() {
+                    return None;
+                }
+                timer.as_mut().reset(deadline);
+            }
+        }
+    }
+}
+
+/// An error and what caused it, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}

@@ -1,0 +1,300 @@
+//! An existing API behind the guard.
+//!
+//! What always holds:
+//! - A request goes on as it came: method, target and fields byte for byte, body and trailers as
+//!   they come. Nothing is kept whole.
+//! - A write is sent at most once ([`exchange`] says when that is known).
+//! - A write stays pinned until its answer has ended. Where that is never seen, the connection is
+//!   closed first, and then the drain time runs: so long the upstream may go on with what it has.
+//! - A write goes on to its end without its client, once its body is complete.
+//!
+//! Modules in reading order: where the upstream is ([`origin`]) and how it is reached ([`tls`],
+//! [`connect`], [`pool`]), what becomes of header fields ([`fields`]), whom an exchange waits for
+//! ([`pace`]), one request ([`exchange`]) and its answer ([`answer`]), what can go wrong
+//! ([`fault`]), and connections that become something else ([`tunnel`]).
+
+mod answer;
+mod connect;
+mod exchange;
+mod fault;
+mod fields;
+mod origin;
+mod pace;
+mod pool;
+mod tls;
+mod tunnel;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::header::IF_MATCH;
+use http::request::Parts;
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt as _;
+use hyper::upgrade::OnUpgrade;
+use leasehold_core::event::WriteResult;
+use leasehold_core::ids::Seq;
+use leasehold_core::resource::Resource;
+use leasehold_core::target::Target;
+use leasehold_guard::body::{Body, empty};
+use leasehold_guard::targets::by_head;
+use leasehold_guard::upstream::{Admitted, Answer, BoxFuture, Ending, Execution, Upstream};
+use leasehold_problems::{Name, Problem};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use self::answer::{AnswerBody, Ended};
+use self::connect::Connector;
+use self::exchange::Begun;
+use self::fault::Failure;
+use self::pool::Pool;
+
+pub use self::fault::Fault;
+pub use self::fields::Arrival;
+pub use self::origin::Origin;
+pub use self::tls::{TlsError, TlsFiles};
+
+/// Who counts what comes of exchanges with the upstream.
+pub trait Observer: Send + Sync + 'static {
+    /// The head of an answer came.
+    fn answered(&self, status: StatusCode);
+
+    /// None came, or not all of its answer.
+    fn failed(&self, fault: Fault);
+}
+
+/// An extension of an answer whose body comes from the upstream as it is taken: it is not in
+/// memory, however long it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Streamed;
+
+/// How the upstream is spoken to.
+pub struct Options {
+    /// Where it is.
+    pub origin: Origin,
+    /// TLS, for `https://`.
+    pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// How long it may be silent.
+    pub timeout: Duration,
+    /// How long it may go on with a request after its connection was closed.
+    pub drain_time: Duration,
+    /// The most connections that have become something else than HTTP.
+    pub max_tunnels: usize,
+    /// Who counts.
+    pub observer: Arc<dyn Observer>,
+    /// Cancelled when the server stops: what has become something else than HTTP then ends.
+    pub stop: CancellationToken,
+}
+
+/// The upstream.
+pub struct Proxy {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    options: Options,
+    connector: Connector,
+    pool: Pool,
+    tunnels: Arc<Semaphore>,
+}
+
+/// A write, as it came.
+pub struct Plan {
+    head: Parts,
+    resource: Resource,
+    /// A body can be sent between threads, not shared; nobody asks for it before its turn.
+    body: Mutex<Body>,
+}
+
+impl Proxy {
+    /// The upstream that `options` say. Nothing is connected before the first request.
+    ///
+    /// # Errors
+    /// When there can be no TLS with its host.
+    pub fn new(options: Options) -> Result<Self, TlsError> {
+        let connector = Connector::new(&options.origin, options.tls.clone(), options.timeout)?;
+        let most = options.max_tunnels.min(Semaphore::MAX_PERMITS);
+        let tunnels = Arc::new(Semaphore::new(most));
+        let shared = Shared { options, connector, pool: Pool::default(), tunnels };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    async fn pass_on(&self, request: Request<Body>) -> Answer {
+        let shared = &self.shared;
+        let (mut head, body) = request.into_parts();
+        let client = head.extensions.remove::<OnUpgrade>();
+        let asked = fields::upgrade(&head.method, &head.headers).filter(|_| client.is_some());
+        let authority = shared.options.origin.authority();
+        fields::outgoing(&mut head, authority, None, asked.as_ref());
+        let told = |failure: Failure| failure.problem(shared.options.timeout);
+        let begun = shared.send(head, body, true).await.map_err(told)?;
+        if begun.response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return self.switch(begun, client.zip(asked)).map_err(told)?;
+        }
+        let (response, _) = answered(shared, begun, None);
+        Ok(response)
+    }
+
+    fn switch(
+        &self,
+        mut begun: Begun,
+        asked: Option<(OnUpgrade, http::HeaderValue)>,
+    ) -> Result<Answer, Failure> {
+        let shared = &self.shared;
+        let agreed = asked.and_then(|(client, asked)| {
+            let agreed = tunnel::agreed(&begun.response, &asked)?;
+            Some((client, agreed))
+        });
+        let Some((client, agreed)) = agreed else {
+            shared.options.observer.failed(Fault::BrokenOff);
+            let why = "it changed to a protocol that it was not asked for".to_owned();
+            let closing = begun.lease.close();
+            return Err(Failure { fault: Fault::BrokenOff, why, closing });
+        };
+        let Ok(place) = shared.tunnels.clone().try_acquire_owned() else {
+            let detail = "The gateway has as many upgraded connections as it may have.";
+            return Ok(Err(Box::new(Problem::new(Name::Unavailable, detail).retry_after(1))));
+        };
+        let stop = shared.options.stop.clone();
+        tokio::spawn(tunnel::tunnel(client, &mut begun, stop, place));
+        let Begun { response, lease, .. } = begun;
+        // The connection's task ends by handing it to the tunnel.
+        lease.detach();
+        let (mut head, _) = response.into_parts();
+        fields::incoming(&mut head.headers, head.version);
+        tunnel::tell(&mut head.headers, Some(agreed));
+        head.extensions.clear();
+        Ok(Ok(Response::from_parts(head, empty())))
+    }
+
+    async fn write(&self, plan: Plan, admitted: &Admitted) -> (Answer, Ending) {
+        let shared = &self.shared;
+        let Plan { mut head, body, .. } = plan;
+        let body = body.into_inner().unwrap_or_else(PoisonError::into_inner);
+        head.extensions.remove::<OnUpgrade>();
+        let authority = shared.options.origin.authority();
+        fields::outgoing(&mut head, authority, admitted.lock(), None);
+        let drain_time = shared.options.drain_time;
+        match shared.send(head, body, false).await {
+            Ok(begun) => {
+                let (follower, ended) = oneshot::channel();
+                let (response, has_ended) = answered(shared, begun, Some(follower));
+                let result = WriteResult::Answered(response.status().as_u16());
+                if has_ended {
+                    return (Ok(response), Box::pin(async move { result }));
+                }
+                let ending = async move {
+                    match ended.await {
+                        Ok(Ended::Whole) => result,
+                        Ok(Ended::Cut(closing)) => landed_or_not(closing, drain_time).await,
+                        // Dropped with the connection, which that closes.
+                        Err(_) => landed_or_not(None, drain_time).await,
+                    }
+                };
+                (Ok(response), Box::pin(ending))
+            }
+            Err(failure) if failure.fault.is_not_sent() => {
+                let problem = failure.problem(shared.options.timeout);
+                (Err(problem), Box::pin(async { WriteResult::NotSent }))
+            }
+            Err(failure) => {
+                let problem = failure.problem(shared.options.timeout);
+                (Err(problem), Box::pin(landed_or_not(failure.closing, drain_time)))
+            }
+        }
+    }
+}
+
+/// The answer as the client gets it, and whether it has ended already.
+fn answered(
+    shared: &Arc<Shared>,
+    begun: Begun,
+    follower: Option<oneshot::Sender<Ended>>,
+) -> (Response<Body>, bool) {
+    let Begun { response, lease, pace } = begun;
+    let (mut head, body) = response.into_parts();
+    fields::incoming(&mut head.headers, head.version);
+    // hyper's own notes on the connection it came by.
+    head.extensions.clear();
+    head.extensions.insert(Streamed);
+    head.version = http::Version::HTTP_11;
+    let body = AnswerBody::new(shared, body, lease, pace, follower);
+    let has_ended = body.has_ended();
+    (Response::from_parts(head, body.boxed_unsync()), has_ended)
+}
+
+/// Waits until nothing of a write can land any more whose answer was not seen.
+async fn landed_or_not(closing: Option<JoinHandle<()>>, drain_time: Duration) -> WriteResult {
+    if let Some(closing) = closing {
+        // However the connection's task ended, the connection is closed.
+        let _ = closing.await;
+    }
+    tokio::time::sleep(drain_time).await;
+    WriteResult::Unknown
+}
+
+impl Upstream for Proxy {
+    type Plan = Plan;
+
+    fn read<'a>(&'a self, request: Request<Body>, _: Resource) -> BoxFuture<'a, Answer> {
+        Box::pin(self.pass_on(request))
+    }
+
+    fn check_syntax(&self, _: &Parts) -> Result<(), Box<Problem>> {
+        Ok(())
+    }
+
+    fn takes_all_below(&self, _: &Parts) -> bool {
+        false
+    }
+
+    fn allow(&self, _: &Parts, _: &Resource) -> Result<(), Box<Problem>> {
+        Ok(())
+    }
+
+    fn early_targets(&self, head: &Parts, resource: &Resource) -> Vec<Target> {
+        by_head(&head.method, resource, head.headers.contains_key(IF_MATCH))
+    }
+
+    fn targets_by_head<'a>(
+        &'a self,
+        head: &'a Parts,
+        resource: &'a Resource,
+    ) -> BoxFuture<'a, Option<Vec<Target>>> {
+        Box::pin(async { Some(self.early_targets(head, resource)) })
+    }
+
+    fn etag<'a>(&'a self, _: &'a Resource) -> BoxFuture<'a, Result<Option<String>, Box<Problem>>> {
+        let detail = "Behind a gateway an If header can name lock tokens, but no entity tags: send \
+                      those in If-Match.";
+        Box::pin(async move {
+            Err(Box::new(Problem::new(Name::MalformedRequest, detail).with("field", "If")))
+        })
+    }
+
+    fn plan<'a>(
+        &'a self,
+        head: Parts,
+        resource: Resource,
+        body: Body,
+    ) -> BoxFuture<'a, Result<Plan, Box<Problem>>> {
+        Box::pin(async { Ok(Plan { head, resource, body: Mutex::new(body) }) })
+    }
+
+    fn targets<'a>(&'a self, plan: &'a Plan) -> BoxFuture<'a, Vec<Target>> {
+        Box::pin(async { self.early_targets(&plan.head, &plan.resource) })
+    }
+
+    fn execute<'a>(&'a self, plan: Plan, admitted: &'a Admitted) -> BoxFuture<'a, Execution<Plan>> {
+        Box::pin(async {
+            let (answer, ending) = self.write(plan, admitted).await;
+            Execution::Answered(answer, ending)
+        })
+    }
+
+    fn outcome(&self, _: Option<Seq>) -> BoxFuture<'_, WriteResult> {
+        // A panic has dropped the connection, and so closed it.
+        Box::pin(landed_or_not(None, self.shared.options.drain_time))
+    }
+}
