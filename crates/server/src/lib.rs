@@ -4,7 +4,7 @@
 //! ([`listener`]), what each request is called ([`request_id`]) and how it is read
 //! ([`request_body`]), who sends it ([`identity`], [`browser`]), and what is told of it ([`log`],
 //! [`metrics`]). [`app`] answers a request: the server's own space ([`own_space`], with
-//! [`check`], [`batch`], [`audit_api`] and [`openapi`]), the lock endpoints, and everything else
+//! [`check`], [`batch`], [`judge`], [`audit_api`] and [`openapi`]), the lock endpoints, and everything else
 //! through the guard. [`serve()`] puts them together.
 
 mod app;
@@ -16,6 +16,7 @@ pub mod config;
 mod discard;
 mod handles;
 pub mod identity;
+mod judge;
 pub mod listener;
 pub mod log;
 pub mod metrics;

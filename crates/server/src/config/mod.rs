@@ -7,6 +7,7 @@
 //! Deliberately absent: what the settings do.
 
 mod args;
+mod conflicts;
 mod errors;
 mod reload;
 mod rules;
@@ -153,13 +154,14 @@ pub struct Config {
     args: ServeArgs,
 }
 
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "listen",
     "admin_listen",
     "data",
     "prefix",
     "lock_suffix",
     "cors_origins",
+    "accept_odd_paths",
     "log",
     "log_format",
     "drain_wait",
@@ -229,6 +231,7 @@ impl Config {
         check_names(&prefix, &lock_suffix, mistakes);
         let data = root.read_or("data", DEFAULT_DATA.into(), mistakes, Value::folder);
         let five_seconds = Duration::from_secs(5);
+        let rules = rules::read(root, &prefix.value, &lock_suffix.value, mistakes);
         Self {
             listen: listen.value,
             admin_listen: admin_listen.map(|found| found.value),
@@ -242,7 +245,7 @@ impl Config {
             drain_wait: root.read_or("drain_wait", five_seconds, mistakes, Value::duration).value,
             limits: limits(root, mistakes),
             audit: audit(root, mistakes),
-            rules: Arc::new(rules::read(root, mistakes)),
+            rules: Arc::new(rules),
             args: args.clone(),
         }
     }
