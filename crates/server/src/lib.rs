@@ -24,6 +24,7 @@ pub mod openapi;
 mod own_space;
 pub mod request_body;
 pub mod request_id;
+pub mod rules_check;
 mod serve;
 pub mod token_key;
 mod trail;
