@@ -40,6 +40,9 @@ pub(crate) enum Command {
     /// Read and verify the audit trail
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Check the rules of a configuration, and what they say of requests
+    #[command(subcommand)]
+    Rules(RulesCommand),
     /// Copy a data folder into one file, while the server runs or not
     Backup(BackupArgs),
     /// Make a data folder from a backup
@@ -100,6 +103,29 @@ pub(crate) enum Command {
         /// The folder; made where there is none
         folder: Option<PathBuf>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RulesCommand {
+    /// Check the configuration, and tell what requests would get by its rules
+    ///
+    /// For each request: its rule, the resource that it names, whether it is a read, a write or
+    /// about a lock, and the locks whose tokens it would need. No server is asked, and nothing is
+    /// known of the fields of the requests.
+    #[command(after_help = "Exit codes: 0 the configuration is right, whatever the requests get; \
+                            2 it is not, or a request is none.")]
+    Check(Box<RulesCheckArgs>),
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RulesCheckArgs {
+    /// Requests: a method and a URL each, such as `DELETE /v1/flags/7`
+    #[arg(value_name = "METHOD URL")]
+    pub(crate) requests: Vec<String>,
+    #[command(flatten)]
+    pub(crate) serve: leasehold_server::ServeArgs,
+    #[command(flatten)]
+    pub(crate) output: remote::Output,
 }
 
 /// The data folder of a command that works on it directly.

@@ -13,6 +13,7 @@ mod manual;
 mod outcome;
 mod output;
 mod remote;
+mod rules;
 mod run;
 mod serve;
 mod token_key;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         Command::Key(command) => keys::run(command),
         Command::TokenKey(command) => token_key::run(command),
         Command::Audit(command) => audit::run(command),
+        Command::Rules(command) => rules::run(command),
         Command::Backup(args) => copies::backup(&args),
         Command::Restore(args) => copies::restore(&args),
         Command::Explain { what } => explain::run(&what),

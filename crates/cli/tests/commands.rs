@@ -112,6 +112,7 @@ fn every_command_of_the_help_is_known_to_the_tests() {
         "key",
         "token-key",
         "audit",
+        "rules",
         "backup",
         "restore",
         "explain",

@@ -244,3 +244,79 @@ fn a_backup_is_restored_into_a_new_folder_only() {
     assert_eq!(code, 1);
     assert!(Path::new(&file).exists(), "a failed backup leaves the last one alone");
 }
+
+#[test]
+fn rules_are_checked_without_a_server() {
+    let root = tempfile::tempdir().unwrap();
+    let file = root.path().join("leasehold.toml");
+    let rules = "[[rule]]\nmatch = [\"/v1/flags/{id}/**\"]\nresource = \"/flags/{id}\"\n\
+                 reads = [\"POST:search\"]\nrequire_precondition = true\n\
+                 [[rule]]\nmatch = [\"/logs/**\"]\nlockable = false\n";
+    std::fs::write(&file, rules).unwrap();
+    let config = file.to_str().unwrap();
+    let check = |args: &[&str]| run(&[&["rules", "check", "--config", config], args].concat());
+
+    assert_eq!(check(&["--human"]), (0, "2 rules, no mistake\n".to_owned(), String::new()));
+    let (code, out, _) = check(&[
+        "--human",
+        "PATCH",
+        "/v1/flags/7/on",
+        "DELETE",
+        "https://api.example.com/v1/flags?x=1",
+        "POST",
+        "/v1/flags/7:search",
+        "POST",
+        "/v1/flags/7/lock",
+        "PUT",
+        "/a//b",
+        "GET",
+        "/logs/1",
+        "GET",
+        "/-/locks",
+    ]);
+    let lines: Vec<String> =
+        out.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(code, 0);
+    assert_eq!(
+        lines,
+        [
+            "METHOD URL RULE DECISION RESOURCE NOTES",
+            "PATCH /v1/flags/7/on 1 write /flags/7 needs a token or a precondition; needs the \
+             tokens of locks on /flags/7",
+            "DELETE https://api.example.com/v1/flags?x=1 defaults write /v1/flags not lockable; \
+             needs the tokens of locks on /flags and all below, /v1/flags and all below, the \
+             list of children of /v1",
+            "POST /v1/flags/7:search 1 read /flags/7:search",
+            "POST /v1/flags/7/lock 1 lock endpoint /flags/7",
+            "PUT /a//b defaults 400 malformed-request - The path is no resource: the path has an \
+             empty segment (`//`).",
+            "GET /logs/1 2 read /logs/1 not lockable",
+            "GET /-/locks defaults the server's own -",
+        ]
+    );
+    let (code, out, _) = check(&["PUT", "/v1/flags/7"]);
+    let told: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &told["rules"]), (0, &serde_json::json!(2)));
+    let request = &told["requests"][0];
+    assert_eq!((&request["decision"], &request["rule"]), (&"write".into(), &1.into()));
+    assert_eq!(request["precondition_required"], true);
+    assert_eq!(request["tokens_of"][0]["resource"], "/flags/7");
+
+    for (args, expected) in [
+        (&["PUT"][..], "`PUT` is no request: give a method and a URL each"),
+        (&["P T", "/a"], "`P T` is no method"),
+        (&["PUT", "a b"], "`a b` is no URL"),
+        (&["PUT", "example.com:80"], "`example.com:80` has no path"),
+    ] {
+        let (code, out, err) = check(args);
+        assert_eq!((code, &*out), (2, ""), "{args:?}");
+        assert!(err.contains(expected), "{err}");
+    }
+    std::fs::write(&file, format!("{rules}[[rule]]\nmatch = [\"/logs/x\"]\n")).unwrap();
+    let (code, _, err) = check(&[]);
+    assert_eq!(code, 2);
+    assert!(
+        err.contains(":10:10: `rule.match`: `/logs/x` can never match: the rule at line 6"),
+        "{err}"
+    );
+}

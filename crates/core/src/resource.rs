@@ -4,15 +4,19 @@
 //! exactly when their canonical texts are equal. The canonical text is the percent-encoded form:
 //! letters, digits and `-._~!$&'()*+,;=:@` bare, every other byte as `%XX` in upper case.
 //!
-//! Deliberately absent: case folding, Unicode normalisation, query strings. Those are rules of an
-//! upstream and are applied before a path comes here.
+//! Where a rule makes query parameters part of a resource, they are one more segment, below the
+//! path's: `/item/?id=7`. No path is spelt so, because a raw `?` ends a path and an encoded one
+//! stays encoded; and a lock on `/item` covers it.
+//!
+//! Deliberately absent: which rule folds case or takes which parameters. That is the guard's.
 
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// A path in canonical form: `/`, or `/` and segments without a trailing slash.
+/// A path in canonical form: `/`, or `/` and segments without a trailing slash; the last may be
+/// query parameters.
 ///
 /// Invariants: at most [`Resource::MAX_BYTES`] bytes and [`Resource::MAX_SEGMENTS`] segments, each
 /// segment non-empty valid UTF-8 (after decoding), without control characters, slash, backslash,
@@ -107,6 +111,99 @@ impl Resource {
         Ok(Self(Arc::from(canonical)))
     }
 
+    /// Reads what [`Resource::as_str`] gives: as [`Resource::parse`] does, and a last segment of
+    /// query parameters as well.
+    ///
+    /// # Errors
+    /// The first thing wrong with it, as [`PathError`].
+    pub fn read(text: &str) -> Result<Self, PathError> {
+        let Some((path, query)) = text.split_once("/?") else { return Self::parse(text) };
+        let path = match path {
+            "" => Self::root(),
+            path if path.ends_with('/') => return Err(PathError::EmptySegment),
+            path => Self::parse(path)?,
+        };
+        let mut pairs = Vec::new();
+        let mut decoded = Vec::new();
+        for pair in query.split('&') {
+            let (name, value) = pair.split_once('=').ok_or(PathError::Delimiter)?;
+            let mut read = |text: &str| {
+                unescape(text, &mut decoded)?;
+                check_parameter(&decoded)
+            };
+            pairs.push((read(name)?, read(value)?));
+        }
+        path.with_parameters(&pairs)
+    }
+
+    /// This path with query parameters: decoded names and values, in the order they are given.
+    /// Without any it is the path.
+    ///
+    /// # Errors
+    /// When one has a control character, or the whole is over a limit.
+    pub fn with_parameters(&self, pairs: &[(String, String)]) -> Result<Self, PathError> {
+        if pairs.is_empty() {
+            return Ok(self.clone());
+        }
+        if self.has_parameters() {
+            return Err(PathError::Delimiter);
+        }
+        let mut text = if self.is_root() { String::new() } else { self.0.to_string() };
+        for (at, (name, value)) in pairs.iter().enumerate() {
+            check_parameter(name.as_bytes())?;
+            check_parameter(value.as_bytes())?;
+            text.push_str(if at == 0 { "/?" } else { "&" });
+            encode(&UNRESERVED, name.as_bytes(), &mut text);
+            text.push('=');
+            encode(&UNRESERVED, value.as_bytes(), &mut text);
+        }
+        if text.len() > Self::MAX_BYTES {
+            return Err(PathError::TooLong);
+        }
+        let resource = Self(Arc::from(text));
+        if resource.segments().count() > Self::MAX_SEGMENTS {
+            return Err(PathError::TooManySegments);
+        }
+        Ok(resource)
+    }
+
+    /// Whether query parameters are part of it.
+    #[must_use]
+    pub fn has_parameters(&self) -> bool {
+        self.0.contains("/?")
+    }
+
+    /// The path, and the parameters as a query is written, where they are part of it.
+    #[must_use]
+    pub fn path_and_query(&self) -> (Self, Option<&str>) {
+        match self.0.split_once("/?") {
+            None => (self.clone(), None),
+            Some(("", query)) => (Self::root(), Some(query)),
+            Some((path, query)) => (Self(Arc::from(path)), Some(query)),
+        }
+    }
+
+    /// This path with each segment, decoded, changed by `change`.
+    ///
+    /// # Errors
+    /// When the result is no path, or over a limit.
+    pub fn map_segments(&self, change: impl Fn(&str) -> String) -> Result<Self, PathError> {
+        let mut changed = String::with_capacity(self.0.len());
+        let mut decoded = Vec::new();
+        for segment in self.segments() {
+            decode_segment(segment, &mut decoded)?;
+            let text = std::str::from_utf8(&decoded).map_err(|_| PathError::NotUtf8)?;
+            let text = change(text);
+            if text.is_empty() {
+                return Err(PathError::EmptySegment);
+            }
+            check_segment(text.as_bytes())?;
+            changed.push('/');
+            encode_segment(text.as_bytes(), &mut changed);
+        }
+        if changed.is_empty() { Ok(Self::root()) } else { Self::parse(&changed) }
+    }
+
     /// The canonical text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -149,10 +246,13 @@ impl Resource {
         Some(if length == 0 { Self::root() } else { Self(Arc::from(&self.0[..length])) })
     }
 
-    /// The last segment, decoded; empty for `/`.
+    /// The last segment, decoded; empty for `/`. Query parameters are told as they are written.
     #[must_use]
     pub fn name(&self) -> String {
         let last = self.0.rsplit('/').next().unwrap_or_default();
+        if last.starts_with('?') {
+            return last.to_owned();
+        }
         let mut decoded = Vec::new();
         match decode_segment(last, &mut decoded) {
             Ok(()) => String::from_utf8_lossy(&decoded).into_owned(),
@@ -163,10 +263,14 @@ impl Resource {
     /// The child that `segment`, a decoded name, stands for.
     ///
     /// # Errors
-    /// When the name is no legal segment, or the child would be over a limit.
+    /// When the name is no legal segment, or the child would be over a limit; and where query
+    /// parameters are part of this: nothing is below them.
     pub fn child(&self, segment: &str) -> Result<Self, PathError> {
         if segment.is_empty() {
             return Err(PathError::EmptySegment);
+        }
+        if self.has_parameters() {
+            return Err(PathError::Delimiter);
         }
         check_segment(segment.as_bytes())?;
         let mut canonical = if self.is_root() { String::new() } else { self.0.to_string() };
@@ -207,6 +311,19 @@ const BARE: [bool; 256] = {
             bare[byte as usize] = true;
         }
         byte += 1;
+    }
+    bare
+};
+
+/// The bytes that stand for themselves in a query parameter: those that RFC 3986 reserves for
+/// nothing, so that no `&`, `=` or `+` in a value has a second reading.
+const UNRESERVED: [bool; 256] = {
+    let mut bare = BARE;
+    let reserved = b"!$&'()*+,;=:@";
+    let mut at = 0;
+    while at < reserved.len() {
+        bare[reserved[at] as usize] = false;
+        at += 1;
     }
     bare
 };
@@ -271,10 +388,43 @@ fn check_segment(decoded: &[u8]) -> Result<(), PathError> {
     Ok(())
 }
 
+/// Decodes the escapes of a query parameter's name or value, once.
+fn unescape(text: &str, decoded: &mut Vec<u8>) -> Result<(), PathError> {
+    decoded.clear();
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    while at < bytes.len() {
+        if bytes[at] == b'%' {
+            let pair = (bytes.get(at + 1).and_then(hex), bytes.get(at + 2).and_then(hex));
+            let (Some(high), Some(low)) = pair else { return Err(PathError::BadEscape) };
+            decoded.push(high << 4 | low);
+            at += 3;
+        } else {
+            decoded.push(bytes[at]);
+            at += 1;
+        }
+    }
+    Ok(())
+}
+
+/// The text of a decoded name or value. A slash or backslash is one of its characters: nothing
+/// takes it for a part of the path.
+fn check_parameter(decoded: &[u8]) -> Result<String, PathError> {
+    let text = std::str::from_utf8(decoded).map_err(|_| PathError::NotUtf8)?;
+    if text.chars().any(char::is_control) {
+        return Err(PathError::ControlCharacter);
+    }
+    Ok(text.to_owned())
+}
+
 fn encode_segment(decoded: &[u8], canonical: &mut String) {
+    encode(&BARE, decoded, canonical);
+}
+
+fn encode(bare: &[bool; 256], decoded: &[u8], canonical: &mut String) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for &byte in decoded {
-        if BARE[usize::from(byte)] {
+        if bare[usize::from(byte)] {
             canonical.push(char::from(byte));
         } else {
             canonical.push('%');
@@ -314,104 +464,9 @@ impl Serialize for Resource {
 impl<'de> Deserialize<'de> for Resource {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        Self::parse(&text).map_err(serde::de::Error::custom)
+        Self::read(&text).map_err(serde::de::Error::custom)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_has_one_canonical_form() {
-        for (sent, canonical) in [
-            ("/", "/"),
-            ("/a", "/a"),
-            ("/a/", "/a"),
-            ("/%61", "/a"),
-            ("/a%20b", "/a%20b"),
-            ("/%c3%a9", "/%C3%A9"),
-            ("/é", "/%C3%A9"),
-            ("/a:b@c;d=e,f", "/a:b@c;d=e,f"),
-            ("/%3Ax", "/:x"),
-            ("/a%2525", "/a%2525"),
-            ("/...", "/..."),
-        ] {
-            assert_eq!(
-                Resource::parse(sent).map(|r| r.to_string()).as_deref(),
-                Ok(canonical),
-                "{sent}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_path_that_two_servers_could_read_differently_is_refused() {
-        for (sent, error) in [
-            ("", PathError::NotAbsolute),
-            ("a", PathError::NotAbsolute),
-            ("//", PathError::EmptySegment),
-            ("//a", PathError::EmptySegment),
-            ("/a//b", PathError::EmptySegment),
-            ("/a//", PathError::EmptySegment),
-            ("/.", PathError::DotSegment),
-            ("/a/../b", PathError::DotSegment),
-            ("/a/%2e%2E/b", PathError::DotSegment),
-            ("/a%2fb", PathError::EncodedSlash),
-            ("/a\\b", PathError::Backslash),
-            ("/a%5cb", PathError::Backslash),
-            ("/a%", PathError::BadEscape),
-            ("/a%4", PathError::BadEscape),
-            ("/a%zz", PathError::BadEscape),
-            ("/a%00", PathError::ControlCharacter),
-            ("/a%7f", PathError::ControlCharacter),
-            ("/a%c2%85", PathError::ControlCharacter),
-            ("/a%ff", PathError::NotUtf8),
-            ("/a?b", PathError::Delimiter),
-            ("/a#b", PathError::Delimiter),
-        ] {
-            assert_eq!(Resource::parse(sent), Err(error), "{sent}");
-        }
-        let longest = format!("/{}", "a".repeat(2047));
-        assert!(Resource::parse(&longest).is_ok());
-        assert_eq!(Resource::parse(&format!("{longest}a")), Err(PathError::TooLong));
-        assert!(Resource::parse(&"/a".repeat(64)).is_ok());
-        assert_eq!(Resource::parse(&"/a".repeat(65)), Err(PathError::TooManySegments));
-        // Canonical form may be longer than what was sent.
-        assert_eq!(Resource::parse(&format!("/{}", "é".repeat(1000))), Err(PathError::TooLong));
-    }
-
-    #[test]
-    fn what_is_above_is_cut_between_segments_only() {
-        let path = Resource::parse("/ab/c").unwrap();
-        let up_to = |length| path.up_to(length).map(|above| above.to_string());
-        assert_eq!(up_to(0).as_deref(), Some("/"));
-        assert_eq!(up_to(3).as_deref(), Some("/ab"));
-        assert_eq!(up_to(5).as_deref(), Some("/ab/c"));
-        assert_eq!([up_to(1), up_to(2), up_to(4), up_to(6)], [None, None, None, None]);
-        assert_eq!(Resource::root().up_to(1), Some(Resource::root()));
-    }
-
-    #[test]
-    fn covering_is_by_segment() {
-        let covers =
-            |a: &str, b: &str| Resource::parse(a).unwrap().covers(&Resource::parse(b).unwrap());
-        assert!(covers("/", "/a"));
-        assert!(covers("/a", "/a"));
-        assert!(covers("/a", "/a/b"));
-        assert!(!covers("/a", "/ab"));
-        assert!(!covers("/a/b", "/a"));
-    }
-
-    #[test]
-    fn a_child_is_one_legal_segment() {
-        let parent = Resource::parse("/flags").unwrap();
-        assert_eq!(parent.child("a b").unwrap().as_str(), "/flags/a%20b");
-        assert_eq!(parent.child("").unwrap_err(), PathError::EmptySegment);
-        assert_eq!(parent.child("..").unwrap_err(), PathError::DotSegment);
-        assert_eq!(parent.child("a/b").unwrap_err(), PathError::EncodedSlash);
-        assert_eq!(Resource::root().child("a").unwrap().as_str(), "/a");
-        assert_eq!(parent.child("a b").unwrap().name(), "a b");
-        assert_eq!(parent.child("a").unwrap().parent().unwrap(), parent);
-    }
-}
+mod tests;

@@ -12,21 +12,24 @@ mod cursors;
 mod headers;
 mod paths;
 mod records;
+mod rules;
 
 pub use commands::commands;
 pub use cursors::cursors;
 pub use headers::headers;
 pub use paths::paths;
 pub use records::records;
+pub use rules::rules;
 
 /// A check.
 pub type Check = fn(&[u8]);
 
 /// Every check, by the name of its fuzz target and of its corpus.
-pub const CHECKS: [(&str, Check); 5] = [
+pub const CHECKS: [(&str, Check); 6] = [
     ("paths", paths),
     ("headers", headers),
     ("records", records),
     ("cursors", cursors),
     ("commands", commands),
+    ("rules", rules),
 ];

@@ -9,6 +9,7 @@ use leasehold_core::resource::Resource;
 use leasehold_problems::{Name, Problem};
 
 use crate::memory::Share;
+use crate::rules::Asked;
 
 /// Who asks, and where from.
 #[derive(Clone, Debug)]
@@ -19,6 +20,8 @@ pub struct Call {
     pub request_id: Arc<str>,
     /// The address of the peer.
     pub remote_addr: Option<Arc<str>>,
+    /// The URL that it asked by, where a rule knows what is there by another name.
+    pub asked: Option<Arc<Asked>>,
     /// What its body has taken of memory. A write that goes on after its client has gone keeps it.
     pub memory: Option<Arc<Share>>,
 }

@@ -31,6 +31,7 @@ use tokio_util::task::TaskTracker;
 use crate::body::Body;
 use crate::call::Call;
 use crate::if_header::{self, Condition};
+use crate::method::{is_read, methods};
 use crate::rules::Rules;
 use crate::telling::Telling;
 use crate::tokens::{self, malformed};
@@ -169,11 +170,34 @@ where
     /// # Errors
     /// The refusal.
     pub async fn handle(&self, request: Request<Body>, resource: Resource, call: &Call) -> Answer {
-        if is_safe(request.method()) {
+        if self.is_read(request.method(), request.uri(), request.headers(), &resource)? {
             call.need(Permission::Read, &resource)?;
             return self.shared.upstream.read(request, resource).await;
         }
         self.write(request, resource, call).await
+    }
+
+    /// Whether a request only reads, as whatever method it may be taken for.
+    ///
+    /// # Errors
+    /// `400` for a field that names no method.
+    pub fn is_read(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+        resource: &Resource,
+    ) -> Result<bool, Box<Problem>> {
+        if !self.shared.upstream.has_methods_of_its_own() {
+            return Ok(is_safe(method));
+        }
+        let rules = self.shared.rules.load();
+        let rule = match &Resource::parse(uri.path()) {
+            Ok(path) => rules.find(path).1,
+            Err(_) => rules.find(resource).1,
+        };
+        let methods = methods(method, uri, headers, rule)?;
+        Ok(methods.iter().all(|method| is_read(method, uri.path(), rule)))
     }
 
     async fn write(&self, request: Request<Body>, resource: Resource, call: &Call) -> Answer {
@@ -243,7 +267,7 @@ where
     pub fn check_syntax(&self, head: &Parts) -> Result<(), Box<Problem>> {
         tokens::presented(&self.shared.engine, &head.headers)?;
         for list in if_header::parse(&head.headers)? {
-            list.tag.map(tagged).transpose()?;
+            list.tag.map(|tag| self.tagged(tag)).transpose()?;
         }
         self.shared.upstream.check_syntax(head)
     }
@@ -276,6 +300,21 @@ where
         Ok(Claims { tokens, conditions, has_precondition })
     }
 
+    /// The resource that a tag of an `If` header names: the path counts, the host does not, because
+    /// a proxy may have changed it.
+    fn tagged(&self, tag: &str) -> Result<Resource, Box<Problem>> {
+        let broken = || malformed("If", "The If header names something that is no resource.");
+        let rules = self.shared.rules.load();
+        let located = if tag.starts_with('/') {
+            rules.locate_text(tag)
+        } else {
+            let uri: Uri = tag.parse().map_err(|_| broken())?;
+            let path = Resource::parse(uri.path()).map_err(|_| broken())?;
+            rules.locate(&path, uri.query())
+        };
+        located.map(|located| located.resource).map_err(|_| broken())
+    }
+
     async fn conditions(
         &self,
         call: &Call,
@@ -289,7 +328,7 @@ where
         for list in if_header::parse(headers)? {
             let resource = match list.tag {
                 None => target.clone(),
-                Some(tag) => tagged(tag)?,
+                Some(tag) => self.tagged(tag)?,
             };
             let mut checks = Vec::with_capacity(list.conditions.len());
             for (negated, condition) in list.conditions {
@@ -363,6 +402,14 @@ where
             if matches!(target, Target::Content(_) | Target::Subtree(_)) {
                 call.need(Permission::Write, target.resource())?;
             }
+            // What is created below a URL that is not the name of anything would be reached by no
+            // URL, and no lock would cover it.
+            if let Target::Content(resource) = &target
+                && !rules.is_name(resource)
+            {
+                let detail = format!("{resource} is a URL of something with another name here.");
+                return Err(malformed("path", detail));
+            }
             write.targets.push(match target {
                 Target::Content(resource) if rules.find(&resource).1.covers_below => {
                     Target::Subtree(resource)
@@ -389,6 +436,7 @@ where
             engine: &self.shared.engine,
             rules: &rules,
             caller: &call.caller,
+            asked: call.asked.as_deref(),
             lock_suffix: &self.shared.lock_suffix,
         };
         telling.write(resource, refused)
@@ -582,16 +630,4 @@ fn with_request(
         response.headers_mut().insert(X_LOCK_REQUESTED_BY, by);
     }
     response
-}
-
-/// The resource that a tag of an `If` header names: the path counts, the host does not, because a
-/// proxy may have changed it.
-fn tagged(tag: &str) -> Result<Resource, Box<Problem>> {
-    let broken = || malformed("If", "The If header names something that is no resource.");
-    let path = if tag.starts_with('/') {
-        tag.to_owned()
-    } else {
-        tag.parse::<Uri>().map_err(|_| broken())?.path().to_owned()
-    };
-    Resource::parse(&path).map_err(|_| broken())
 }

@@ -2,6 +2,7 @@
 //!
 //! Modules in reading order: bodies ([`body`]) and what they take of
 //! memory ([`memory`], [`kept`]), who asks ([`call`]), what holds where ([`rules`]),
+//! which requests are writes ([`method`]) and to what ([`targets`]),
 //! what stands behind ([`upstream`]), what a request says of locks ([`tokens`], [`if_header`]),
 //! the guard ([`guard`]), how a lock is shown ([`shown`]), and how a refusal is told ([`telling`]).
 
@@ -11,6 +12,7 @@ pub mod guard;
 pub mod if_header;
 pub mod kept;
 pub mod memory;
+pub mod method;
 pub mod rules;
 pub mod shown;
 pub mod targets;

@@ -18,7 +18,7 @@ use leasehold_engine::{Engine, EngineError, Refused};
 use leasehold_problems::{Name, Problem};
 use serde_json::{Value, json};
 
-use crate::rules::Rules;
+use crate::rules::{Asked, Rules};
 use crate::shown::Shown;
 
 /// What telling needs to know of the server and the request.
@@ -30,6 +30,8 @@ pub struct Telling<'a> {
     pub rules: &'a Rules,
     /// Who is told.
     pub caller: &'a Caller,
+    /// The URL that was asked by, for links; none: the resource's name.
+    pub asked: Option<&'a Asked>,
     /// The suffix of lock endpoints, `/lock`.
     pub lock_suffix: &'a str,
 }
@@ -268,7 +270,8 @@ impl Telling<'_> {
     fn frozen(&self, freeze: &Freeze) -> Problem {
         let wall = self.engine.clock().wall();
         let left = u64::try_from(freeze.until.0.saturating_sub(wall.0)).unwrap_or(0);
-        let unfreeze = format!("DELETE {}{}/freeze", base(&freeze.resource), self.lock_suffix);
+        let at = Asked::by_name(&freeze.resource);
+        let unfreeze = format!("DELETE {}", at.endpoint(&format!("{}/freeze", self.lock_suffix)));
         Problem::new(
             Name::Frozen,
             format!("{} is frozen by {} until {}.", freeze.resource, freeze.by, freeze.until),
@@ -279,8 +282,8 @@ impl Telling<'_> {
     }
 
     fn locked(&self, resource: &Resource, found: &InTheWay) -> Problem {
-        let at = base(resource);
-        let suffix = self.lock_suffix;
+        let at = self.asked.map_or_else(|| Asked::by_name(resource), Clone::clone);
+        let endpoint = |action: &str| at.endpoint(&format!("{}{action}", self.lock_suffix));
         let (lock, detail, wait_ms) = match (&found.lock, &found.pending) {
             (Some(lock), _) => {
                 let (expires_at, left) = self.expiry(lock);
@@ -325,9 +328,9 @@ impl Telling<'_> {
                 "how_to_unlock",
                 json!({
                     "wait": format!("try again in {wait} s, or acquire with Prefer: wait=30"),
-                    "inspect": format!("GET {at}{suffix}"),
-                    "request": format!("POST {at}{suffix}/request"),
-                    "break": format!("POST {at}{suffix}/break"),
+                    "inspect": format!("GET {}", endpoint("")),
+                    "request": format!("POST {}", endpoint("/request")),
+                    "break": format!("POST {}", endpoint("/break")),
                 }),
             )
             .retry_after(wait);
@@ -342,16 +345,11 @@ impl Telling<'_> {
             problem = problem.with("presented", presented);
         }
         // A canonical path has no byte that a header field could not carry.
-        if let Ok(link) = HeaderValue::from_str(&format!("<{at}{suffix}>; rel=\"lock\"")) {
+        if let Ok(link) = HeaderValue::from_str(&format!("<{}>; rel=\"lock\"", endpoint(""))) {
             problem = problem.header(LINK, link);
         }
         problem
     }
-}
-
-/// The path that a suffix is put behind.
-fn base(resource: &Resource) -> &str {
-    if resource.is_root() { "" } else { resource.as_str() }
 }
 
 /// Who asked the holder to let go, if somebody did.

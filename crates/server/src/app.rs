@@ -16,7 +16,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 use leasehold_core::ids::Principal;
-use leasehold_core::resource::{PathError, Resource};
+use leasehold_core::resource::Resource;
 use leasehold_engine::Engine;
 use leasehold_faces::json_api::endpoint::{self, Endpoint};
 use leasehold_faces::json_api::{JsonApi, options};
@@ -235,7 +235,7 @@ impl App {
             return Err(Box::new(Problem::new(Name::UriTooLong, detail)));
         }
         let path = if is_of_all { "/" } else { head.uri.path() };
-        let path = Resource::parse(path).map_err(malformed_path)?;
+        let path = Resource::parse(path).map_err(|error| endpoint::no_resource(&error.into()))?;
         self.browsers.check(&head)?;
         let own = self.own(&path).map(str::to_owned);
         let found = match own {
@@ -250,8 +250,15 @@ impl App {
             seen.principal = Some(caller.principal.clone());
             caller
         };
+        let asked = match &found {
+            Some(Ok(Endpoint::Resource(located) | Endpoint::Lock(located, _))) => {
+                let is_name = *located.asked.path() == located.resource;
+                (!is_name).then(|| Arc::new(located.asked.clone()))
+            }
+            Some(Err(_)) | None => None,
+        };
         let Arrival { request_id, remote_addr, memory } = arrival;
-        let call = Call { caller, request_id, remote_addr: Some(remote_addr), memory };
+        let call = Call { caller, request_id, remote_addr: Some(remote_addr), asked, memory };
         let request = Request::from_parts(head, body);
         if let Some(rest) = own {
             return self.own_space(request, &rest, admin, &call).await;
@@ -264,11 +271,14 @@ impl App {
         };
         seen.resource = Some(path);
         match found? {
-            Endpoint::Lock(resource, action) => {
-                seen.resource = Some(resource.clone());
-                self.api.handle(request, resource, action, &call).await
+            Endpoint::Lock(located, action) => {
+                seen.resource = Some(located.resource.clone());
+                self.api.handle(request, located.resource, action, &call).await
             }
-            Endpoint::Resource(resource) => self.guard.handle(request, resource, &call).await,
+            Endpoint::Resource(located) => {
+                seen.resource = Some(located.resource.clone());
+                self.guard.handle(request, located.resource, &call).await
+            }
         }
     }
 
@@ -279,21 +289,23 @@ impl App {
         path: &Resource,
         head: &Parts,
     ) -> Result<Result<Endpoint, Box<Problem>>, Box<Problem>> {
-        match endpoint::find(path.clone(), &self.lock_suffix, &self.rules.load()) {
-            Err(problem) if problem.name == Name::MalformedRequest => Err(problem),
-            Ok(Endpoint::Resource(_)) if !is_safe(&head.method) => {
-                self.guard.check_syntax(head)?;
-                Ok(Ok(Endpoint::Resource(path.clone())))
+        let found = endpoint::find(path, head.uri.query(), &self.lock_suffix, &self.rules.load());
+        match &found {
+            Err(problem) if problem.name == Name::MalformedRequest => return found.map(Ok),
+            Ok(Endpoint::Resource(located)) => {
+                let (uri, headers) = (&head.uri, &head.headers);
+                if !self.guard.is_read(&head.method, uri, headers, &located.resource)? {
+                    self.guard.check_syntax(head)?;
+                }
             }
-            found => Ok(found),
+            Ok(Endpoint::Lock(..)) | Err(_) => {}
         }
+        Ok(found)
     }
 
     /// What follows the prefix, where the path is in the server's own space.
     pub(crate) fn own<'p>(&self, path: &'p Resource) -> Option<&'p str> {
-        let bare = self.prefix.trim_end_matches('/');
-        let rest = path.as_str().strip_prefix(bare)?;
-        if rest.is_empty() { Some("") } else { rest.strip_prefix('/') }
+        crate::judge::own(&self.prefix, path)
     }
 
     fn refuse(
@@ -346,9 +358,4 @@ fn check_host(head: &Parts) -> Result<(), Box<Problem>> {
     }
     let detail = "A request of HTTP/1.1 has exactly one Host field.";
     Err(Box::new(Problem::new(Name::MalformedRequest, detail).with("field", "Host")))
-}
-
-fn malformed_path(error: PathError) -> Box<Problem> {
-    let detail = format!("The path is no resource: {error}.");
-    Box::new(Problem::new(Name::MalformedRequest, detail).with("field", "path"))
 }

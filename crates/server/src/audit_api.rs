@@ -104,7 +104,7 @@ impl App {
 
     pub(crate) async fn audit(&self, head: Parts, call: &Call) -> Answer {
         let now = self.engine.clock().wall();
-        let query = read(head.uri.query().unwrap_or_default(), true, now)?;
+        let query = read(head.uri.query().unwrap_or_default(), &self.rules.load(), true, now)?;
         let view = self.view(call, &query)?;
         let form = form(&head.headers);
         let asked = query.clone();
@@ -139,7 +139,7 @@ impl App {
 
     pub(crate) async fn events(&self, head: Parts, call: &Call) -> Answer {
         let now = self.engine.clock().wall();
-        let query = read(head.uri.query().unwrap_or_default(), false, now)?;
+        let query = read(head.uri.query().unwrap_or_default(), &self.rules.load(), false, now)?;
         let view = self.view(call, &query)?;
         let last = match head.headers.get("last-event-id") {
             None => None,
@@ -277,13 +277,19 @@ fn matches(query: &AuditQuery, record: &Record) -> bool {
         })
 }
 
-fn read(query: &str, pages: bool, now: WallTime) -> Result<AuditQuery, Box<Problem>> {
+fn read(
+    query: &str,
+    rules: &Rules,
+    pages: bool,
+    now: WallTime,
+) -> Result<AuditQuery, Box<Problem>> {
     let mut asked = AuditQuery { limit: DEFAULT_LIMIT, ..AuditQuery::default() };
     let mut after = None;
     for (name, text) in form_pairs(query) {
         match name.as_str() {
             "resource" => {
-                let resource = Resource::parse(&text)
+                let resource = rules
+                    .filter(&text)
                     .map_err(|error| malformed("resource", format!("`resource`: {error}.")))?;
                 asked.resource = Some(resource);
             }
@@ -477,7 +483,9 @@ mod tests {
     #[test]
     fn a_filter_that_is_not_one_is_named() {
         let field = |query: &str| {
-            read(query, true, WallTime(0)).map(|_| ()).map_err(|p| p.members["field"].clone())
+            read(query, &Rules::default(), true, WallTime(0))
+                .map(|_| ())
+                .map_err(|p| p.members["field"].clone())
         };
         assert_eq!(field("resource=/a&type=acquired&order=desc&limit=5"), Ok(()));
         for (query, name) in [

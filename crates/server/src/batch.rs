@@ -17,7 +17,7 @@ use leasehold_guard::call::Call;
 use leasehold_guard::guard::{Claims, Done, Work, may_be_of_the_rest};
 use leasehold_guard::kept::kept;
 use leasehold_guard::memory::{Memory, SMALL};
-use leasehold_guard::rules::Rules;
+use leasehold_guard::rules::{NoResource, Rules};
 use leasehold_guard::telling::Telling;
 use leasehold_guard::tokens;
 use leasehold_guard::upstream::{Admitted, Answer, BoxFuture, Upstream};
@@ -88,9 +88,9 @@ impl App {
         let mut read = Vec::with_capacity(operations.len());
         let mut lacks_precondition = false;
         for (index, operation) in operations.into_iter().enumerate() {
-            let operation = operation_of(operation)
-                .and_then(|operation| {
-                    let path = &operation.resource;
+            let operation = operation_of(operation, &rules)
+                .and_then(|(path, operation)| {
+                    let path = &path;
                     let own = self.prefix.trim_end_matches('/');
                     let is_own = path
                         .as_str()
@@ -232,6 +232,7 @@ impl App {
             engine: &self.engine,
             rules,
             caller: &call.caller,
+            asked: call.asked.as_deref(),
             lock_suffix: &self.lock_suffix,
         }
     }
@@ -247,7 +248,11 @@ fn indexed(index: usize, mut problem: Box<Problem>) -> Box<Problem> {
     problem
 }
 
-fn operation_of(operation: Value) -> Result<BatchOperation, Box<Problem>> {
+/// An operation, and the path of the URL that it names its resource by.
+fn operation_of(
+    operation: Value,
+    rules: &Rules,
+) -> Result<(Resource, BatchOperation), Box<Problem>> {
     let Value::Object(mut members) = operation else {
         return Err(malformed("operations", "An operation is no object."));
     };
@@ -265,8 +270,9 @@ fn operation_of(operation: Value) -> Result<BatchOperation, Box<Problem>> {
     if !path.starts_with('/') {
         return Err(malformed("resource", "`resource` does not begin with a slash."));
     }
-    let resource = Resource::parse(uri.path())
-        .map_err(|error| malformed("resource", format!("`resource`: {error}.")))?;
+    let broken = |error: NoResource| malformed("resource", format!("`resource`: {error}."));
+    let path = Resource::parse(uri.path()).map_err(|error| broken(error.into()))?;
+    let resource = rules.locate(&path, uri.query()).map_err(broken)?.resource;
     let mut request = Request::new(());
     *request.method_mut() = method;
     *request.uri_mut() = uri;
@@ -281,7 +287,7 @@ fn operation_of(operation: Value) -> Result<BatchOperation, Box<Problem>> {
             Bytes::from(body.to_string())
         }
     };
-    Ok(BatchOperation { head: request.into_parts().0, resource, body })
+    Ok((path, BatchOperation { head: request.into_parts().0, resource, body }))
 }
 
 fn headers_of(members: Map<String, Value>) -> Result<HeaderMap, Box<Problem>> {

@@ -6,19 +6,18 @@ use http::header::{HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
 use leasehold_core::caller::Permission;
 use leasehold_core::resource::Resource;
+use leasehold_core::target::Target;
 use leasehold_engine::Refused;
 use leasehold_faces::json_api::asking::query;
-use leasehold_faces::json_api::endpoint::{self, Endpoint};
 use leasehold_faces::json_api::fields::malformed;
 use leasehold_guard::body::{Body, empty};
 use leasehold_guard::call::Call;
-use leasehold_guard::guard::is_safe;
-use leasehold_guard::targets::by_head;
 use leasehold_guard::telling::{Telling, write_refusal_name};
 use leasehold_guard::upstream::Answer;
 use leasehold_problems::{Name, Problem};
 
 use crate::app::App;
+use crate::judge::{Judged, Setting};
 
 const STATUS: HeaderName = HeaderName::from_static("x-leasehold-status");
 const PROBLEM: HeaderName = HeaderName::from_static("x-leasehold-problem");
@@ -45,22 +44,36 @@ impl App {
 
     async fn checked(&self, mut head: http::request::Parts, call: &Call) -> Answer {
         let (method, uri) = forwarded(&head)?;
-        let resource = Resource::parse(uri.path()).map_err(|error| {
-            malformed("path", format!("The path that was asked for is no resource: {error}."))
-        })?;
-        if is_safe(&method) {
-            call.need(Permission::Read, &resource)?;
-            return Ok(passed());
+        let rules = self.rules.load_full();
+        let setting =
+            Setting { rules: &rules, prefix: &self.prefix, lock_suffix: &self.lock_suffix };
+        match setting.judge(&method, &uri, &head.headers)? {
+            // What is about a lock, or the server's own, is no write.
+            Judged::Own | Judged::Lock(_) => Ok(passed()),
+            Judged::Read(located) => {
+                match located {
+                    Some(located) => call.need(Permission::Read, &located.resource)?,
+                    None => call.need_everywhere(Permission::Read)?,
+                }
+                Ok(passed())
+            }
+            Judged::Write(located, targets) => {
+                let call = &Call { asked: Some(Arc::new(located.asked)), ..call.clone() };
+                self.checked_write(&method, located.resource, targets, &mut head, call).await
+            }
         }
-        // What is about a lock, or the server's own, is no write.
-        let found = endpoint::find(resource.clone(), &self.lock_suffix, &self.rules.load())?;
-        if self.own(&resource).is_some() || matches!(found, Endpoint::Lock(..)) {
-            return Ok(passed());
-        }
+    }
+
+    async fn checked_write(
+        &self,
+        method: &Method,
+        resource: Resource,
+        targets: Vec<Target>,
+        head: &mut http::request::Parts,
+        call: &Call,
+    ) -> Answer {
         call.need(Permission::Write, &resource)?;
-        let claims = self.guard.claims(call, &mut head, &resource).await?;
-        let has_if_match = head.headers.contains_key(http::header::IF_MATCH);
-        let targets = by_head(&method, &resource, has_if_match);
+        let claims = self.guard.claims(call, head, &resource).await?;
         let method: Arc<str> = Arc::from(method.as_str());
         let write = self.guard.judged(call, method, resource.clone(), targets, &claims)?;
         let name = |refusal: &_| write_refusal_name(refusal).entry().name;
@@ -92,6 +105,7 @@ impl App {
             engine: &self.engine,
             rules: &rules,
             caller: &call.caller,
+            asked: call.asked.as_deref(),
             lock_suffix: &self.lock_suffix,
         }
         .write(resource, refused)

@@ -4,7 +4,7 @@
 //! ([`listener`]), what each request is called ([`request_id`]) and how it is read
 //! ([`request_body`]), who sends it ([`identity`], [`browser`]), and what is told of it ([`log`],
 //! [`metrics`]). [`app`] answers a request: the server's own space ([`own_space`], with
-//! [`check`], [`batch`], [`audit_api`] and [`openapi`]), the lock endpoints, and everything else
+//! [`check`], [`batch`], [`judge`], [`audit_api`] and [`openapi`]), the lock endpoints, and everything else
 //! through the guard. [`serve()`] puts them together.
 
 mod app;
@@ -17,6 +17,7 @@ pub mod config;
 mod discard;
 mod handles;
 pub mod identity;
+mod judge;
 pub mod listener;
 pub mod log;
 pub mod metrics;
@@ -24,6 +25,7 @@ pub mod openapi;
 mod own_space;
 pub mod request_body;
 pub mod request_id;
+pub mod rules_check;
 mod serve;
 pub mod token_key;
 mod trail;

@@ -289,7 +289,13 @@ async fn write(
     }
     let Ok(request) = request.body(empty()) else { return Told::Done };
     let request_id = request_id(id);
-    let call = leasehold_guard::call::Call { caller, request_id, remote_addr: None, memory: None };
+    let call = leasehold_guard::call::Call {
+        caller,
+        request_id,
+        remote_addr: None,
+        asked: None,
+        memory: None,
+    };
     match guard.handle(request, resource, &call).await {
         Ok(response) => Told::Wrote(response.status().as_u16()),
         Err(problem) => Told::NotWritten(problem.name),

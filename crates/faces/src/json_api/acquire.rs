@@ -19,7 +19,7 @@ use leasehold_core::time::millis;
 use leasehold_engine::{Delivery, Grant};
 use leasehold_guard::body::{Body, BoxError};
 use leasehold_guard::call::Call;
-use leasehold_guard::rules::Rules;
+use leasehold_guard::rules::{Asked, Located, Rules};
 use leasehold_guard::tokens::{self, LOCK_TOKEN};
 use leasehold_guard::upstream::Answer;
 use leasehold_problems::Problem;
@@ -64,7 +64,9 @@ impl JsonApi {
         call.need(Permission::Lock, &resource)?;
         let (head, body) = request.into_parts();
         let members = object(body, MAX_BODY).await?;
-        let path = format!("{resource}{}", self.settings.lock_suffix);
+        let asked = call.asked.as_deref().cloned();
+        let asked = asked.unwrap_or_else(|| Asked::by_name(&resource));
+        let path = asked.endpoint(&self.settings.lock_suffix);
         let value = Value::Object(members);
         let idempotency = idempotency(&head.headers, &path, &value)?;
         let Value::Object(members) = value else { return Err(malformed("body", "No object.")) };
@@ -91,11 +93,27 @@ impl JsonApi {
         let idempotency = idempotency(&head.headers, &path, &value)?;
         let Value::Object(members) = value else { return Err(malformed("body", "No object.")) };
         let mut fields = Fields::new(members);
-        let all = fields.resources("resources", MAX_SET)?;
-        let any = fields.resources("any_of", MAX_SET)?;
+        let rules = self.rules.load_full();
+        let all = fields.resources("resources", MAX_SET, &rules)?;
+        let any = fields.resources("any_of", MAX_SET, &rules)?;
         let terms = terms(&mut fields)?;
         fields.end()?;
-        let want = match (all, any) {
+        let named = |found: &Vec<Located>| -> Vec<Resource> {
+            found.iter().map(|located| located.resource.clone()).collect()
+        };
+        let mut max_wait = MAX_SET_WAIT_MS;
+        for located in all.iter().chain(&any).flatten() {
+            let path = located.asked.path();
+            let reserved = endpoint::is_reserved(path, &self.settings.lock_suffix, &rules);
+            if reserved || path.as_str().starts_with(&self.settings.prefix) {
+                let what = format!("{path} is the server's own and cannot be locked.");
+                return Err(malformed("resources", what));
+            }
+            endpoint::check_lockable(located, &rules)?;
+            call.need(Permission::Lock, &located.resource)?;
+            max_wait = max_wait.min(millis(rules.find(path).1.max_wait));
+        }
+        let want = match (all.as_ref().map(named), any.as_ref().map(named)) {
             (Some(all), None) => Want::All(fold_set(&all, terms.depth)),
             // Only duplicates are folded: each is an alternative of its own.
             (None, Some(any)) => Want::AnyOf(fold_set(&any, Depth::Zero)),
@@ -106,21 +124,6 @@ impl JsonApi {
                 return Err(malformed("any_of", "`resources` and `any_of` exclude each other."));
             }
         };
-        let rules = self.rules.load_full();
-        let mut max_wait = MAX_SET_WAIT_MS;
-        for resource in &**want.resources() {
-            let reserved = endpoint::is_reserved(resource, &self.settings.lock_suffix, &rules);
-            if reserved || resource.as_str().starts_with(&self.settings.prefix) {
-                let what = format!("{resource} is the server's own and cannot be locked.");
-                return Err(malformed("resources", what));
-            }
-            let rule = rules.find(resource).1;
-            if !rule.lockable {
-                return Err(endpoint::not_lockable(resource));
-            }
-            call.need(Permission::Lock, resource)?;
-            max_wait = max_wait.min(millis(rule.max_wait));
-        }
         let wait = wait(&head, max_wait)?;
         let prefix = self.settings.prefix.clone();
         let command = self.command(&head.headers, call, want, terms, idempotency, wait, &rules)?;

@@ -1,7 +1,7 @@
 //! Which lock endpoint a path is.
 
 use leasehold_core::resource::Resource;
-use leasehold_guard::rules::Rules;
+use leasehold_guard::rules::{Located, NoResource, Rules};
 use leasehold_problems::{Name, Problem};
 
 /// What is done with the lock of a resource.
@@ -45,9 +45,9 @@ impl Action {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Endpoint {
     /// An ordinary resource.
-    Resource(Resource),
+    Resource(Located),
     /// A lock endpoint of this resource.
-    Lock(Resource, Action),
+    Lock(Located, Action),
 }
 
 /// The part of a path that a lock endpoint is about, if it ends like one.
@@ -76,17 +76,24 @@ fn is_ordinary(resource: &Resource, rules: &Rules) -> bool {
     number > 0 && !rule.lockable
 }
 
-/// Which endpoint `path` is.
+/// Which endpoint a URL is.
 ///
 /// # Errors
-/// `400` where the resource before it is itself the name of a lock endpoint; `404 not-lockable`
-/// for `/`, where no rule makes it lockable.
-pub fn find(path: Resource, suffix: &str, rules: &Rules) -> Result<Endpoint, Box<Problem>> {
-    let Some((resource, action)) = split(&path, suffix) else {
-        return Ok(Endpoint::Resource(path));
+/// `400` where it names no resource, or the resource before it is itself the name of a lock
+/// endpoint; `404 not-lockable` for `/`, where no rule makes it lockable, and where locks below are
+/// known by other names.
+pub fn find(
+    path: &Resource,
+    query: Option<&str>,
+    suffix: &str,
+    rules: &Rules,
+) -> Result<Endpoint, Box<Problem>> {
+    let locate = |path| rules.locate(path, query).map_err(|error| no_resource(&error));
+    let Some((resource, action)) = split(path, suffix) else {
+        return Ok(Endpoint::Resource(locate(path)?));
     };
     if is_ordinary(&resource, rules) {
-        return Ok(Endpoint::Resource(path));
+        return Ok(Endpoint::Resource(locate(path)?));
     }
     if split(&resource, suffix).is_some() {
         return Err(Box::new(
@@ -97,10 +104,44 @@ pub fn find(path: Resource, suffix: &str, rules: &Rules) -> Result<Endpoint, Box
             .with("field", "path"),
         ));
     }
-    if !rules.find(&resource).1.lockable {
-        return Err(not_lockable(&resource));
+    let located = locate(&resource)?;
+    check_lockable(&located, rules)?;
+    Ok(Endpoint::Lock(located, action))
+}
+
+/// Whether there can be a lock: a rule allows it, and it would cover all that is below.
+///
+/// # Errors
+/// `404 not-lockable`.
+pub fn check_lockable(located: &Located, rules: &Rules) -> Result<(), Box<Problem>> {
+    let path = located.asked.path();
+    if !rules.find(path).1.lockable {
+        return Err(not_lockable(path));
     }
-    Ok(Endpoint::Lock(resource, action))
+    let elsewhere = match located.resource.has_parameters() {
+        true => Vec::new(),
+        false => rules.names_elsewhere(path),
+    };
+    let Some(name) = elsewhere.first() else { return Ok(()) };
+    Err(Box::new(Problem::new(
+        Name::NotLockable,
+        format!(
+            "{path} cannot be locked here: what is below it is known as {name} and below, and a \
+             lock on {path} would not cover it. Lock {name}, or have a rule name {path} so."
+        ),
+    )))
+}
+
+/// `400` for a URL that names no resource.
+#[must_use]
+pub fn no_resource(error: &NoResource) -> Box<Problem> {
+    let (field, detail) = match error {
+        NoResource::Path(error) => ("path", format!("The path is no resource: {error}.")),
+        NoResource::Ambiguous(_) | NoResource::Unreadable { .. } => {
+            ("query", format!("The URL is no resource: {error}."))
+        }
+    };
+    Box::new(Problem::new(Name::MalformedRequest, detail).with("field", field))
 }
 
 /// `404 not-lockable`.
@@ -130,13 +171,14 @@ mod tests {
             lockable: false,
             ..Rule::default()
         }]);
-        let find = |path: &str| find(resource(path), "/lock", &rules).map_err(|p| p.name);
-        let lock = |path: &str, action| Ok(Endpoint::Lock(resource(path), action));
+        let find = |path: &str| find(&resource(path), None, "/lock", &rules).map_err(|p| p.name);
+        let locate = |path: &str| rules.locate(&resource(path), None).unwrap();
+        let lock = |path: &str, action| Ok(Endpoint::Lock(locate(path), action));
         assert_eq!(find("/a/lock"), lock("/a", Action::Lock));
         assert_eq!(find("/a/%6Cock"), lock("/a", Action::Lock));
         assert_eq!(find("/a/lock/break"), lock("/a", Action::Break));
         assert_eq!(find("/a/lock/freeze"), lock("/a", Action::Freeze));
-        let ordinary = |path: &str| Ok(Endpoint::Resource(resource(path)));
+        let ordinary = |path: &str| Ok(Endpoint::Resource(locate(path)));
         assert_eq!(find("/a/lock/other"), ordinary("/a/lock/other"));
         assert_eq!(find("/a/unlock"), ordinary("/a/unlock"));
         assert_eq!(find("/a/break"), ordinary("/a/break"));
@@ -145,5 +187,47 @@ mod tests {
         assert_eq!(find("/a/lock/break/lock"), Err(Name::MalformedRequest));
         assert_eq!(find("/lock"), Err(Name::NotLockable));
         assert_eq!(find("/lock/break"), Err(Name::NotLockable));
+    }
+
+    #[test]
+    fn the_lock_of_a_url_is_that_of_the_resource_it_names() {
+        let pattern = |text: &str| Pattern::parse(text).unwrap();
+        let rules = Rules::new(vec![
+            Rule {
+                patterns: vec![pattern("/v1/flags/{id}/**"), pattern("/v2/flags/{id}")],
+                resource: Some(pattern("/flags/{id}")),
+                ..Rule::default()
+            },
+            Rule {
+                patterns: vec![pattern("/item")],
+                query: vec!["id".to_owned()],
+                ..Rule::default()
+            },
+        ]);
+        let named = |url: &str| {
+            let (path, query) = url.split_once('?').map_or((url, None), |(p, q)| (p, Some(q)));
+            match find(&resource(path), query, "/lock", &rules) {
+                Ok(Endpoint::Lock(located, _)) => {
+                    Ok((located.resource.to_string(), located.asked.endpoint("/lock")))
+                }
+                Ok(Endpoint::Resource(located)) => {
+                    Ok((located.resource.to_string(), String::new()))
+                }
+                Err(problem) => Err(problem.name),
+            }
+        };
+        let lock = |name: &str, url: &str| Ok((name.to_owned(), url.to_owned()));
+        assert_eq!(named("/v1/flags/7/lock"), lock("/flags/7", "/v1/flags/7/lock"));
+        assert_eq!(named("/v1/flags/7/on/lock/break"), lock("/flags/7", "/v1/flags/7/on/lock"));
+        assert_eq!(named("/v2/flags/7/lock?wait=1"), lock("/flags/7", "/v2/flags/7/lock"));
+        assert_eq!(named("/flags/7/lock"), lock("/flags/7", "/flags/7/lock"));
+        assert_eq!(named("/item/lock?wait=1&id=%37"), lock("/item/?id=7", "/item/lock?id=7"));
+        assert_eq!(named("/item/lock"), lock("/item", "/item/lock"));
+        assert_eq!(named("/item/lock?id=7&id=8"), Err(Name::MalformedRequest));
+        assert_eq!(named("/item?id=7"), lock("/item/?id=7", ""));
+        // A lock on these would not cover what is below them.
+        assert_eq!(named("/v1/flags/lock"), Err(Name::NotLockable));
+        assert_eq!(named("/v1/lock"), Err(Name::NotLockable));
+        assert_eq!(named("/flags/lock"), lock("/flags", "/flags/lock"));
     }
 }

@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use http_body::Body as _;
 use http_body_util::BodyExt;
-use leasehold_core::resource::Resource;
 use leasehold_guard::body::Body;
 use leasehold_guard::memory::broke_off;
+use leasehold_guard::rules::{Located, Rules};
 use leasehold_problems::{Name, Problem};
 use serde_json::{Map, Value};
 
@@ -148,7 +148,7 @@ impl Fields {
         number.map(Some).ok_or_else(|| malformed(name, format!("`{name}` is no number.")))
     }
 
-    /// A list of resources.
+    /// A list of resources, each by its name or by one of its URLs.
     ///
     /// # Errors
     /// `400` for another type, a path that is none, fewer than one or more than `max`.
@@ -156,7 +156,8 @@ impl Fields {
         &mut self,
         name: &str,
         max: usize,
-    ) -> Result<Option<Vec<Resource>>, Box<Problem>> {
+        rules: &Rules,
+    ) -> Result<Option<Vec<Located>>, Box<Problem>> {
         let Some(value) = self.members.remove(name) else { return Ok(None) };
         let Value::Array(items) = value else {
             return Err(malformed(name, format!("`{name}` is no list of paths.")));
@@ -170,7 +171,8 @@ impl Fields {
             let Some(path) = item.as_str() else {
                 return Err(malformed(&field, format!("`{field}` is no path.")));
             };
-            let resource = Resource::parse(path)
+            let resource = rules
+                .locate_text(path)
                 .map_err(|error| malformed(&field, format!("`{field}`: {error}.")))?;
             resources.push(resource);
         }

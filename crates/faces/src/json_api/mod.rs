@@ -115,6 +115,7 @@ impl JsonApi {
             engine: &self.engine,
             rules,
             caller: &call.caller,
+            asked: call.asked.as_deref(),
             lock_suffix: &self.settings.lock_suffix,
         }
     }

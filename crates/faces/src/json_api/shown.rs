@@ -10,6 +10,7 @@ use leasehold_core::resource::Resource;
 use leasehold_core::time::{Now, WallTime};
 use leasehold_guard::body::empty;
 use leasehold_guard::call::Call;
+use leasehold_guard::rules::Rules;
 use leasehold_guard::shown::Shown;
 use leasehold_guard::telling::{Telling, engine_error};
 use leasehold_guard::upstream::Answer;
@@ -105,7 +106,7 @@ impl JsonApi {
     /// # Errors
     /// The refusal.
     pub async fn list_locks(&self, query: Option<&str>, call: &Call) -> Answer {
-        let asked = Asked::read(query.unwrap_or_default())?;
+        let asked = Asked::read(query.unwrap_or_default(), &self.rules.load())?;
         // Without a resource, what the caller may not read is left out.
         if let Some(resource) = &asked.resource {
             call.need(Permission::Read, resource)?;
@@ -137,7 +138,7 @@ struct Asked {
 }
 
 impl Asked {
-    fn read(query: &str) -> Result<Self, Box<Problem>> {
+    fn read(query: &str, rules: &Rules) -> Result<Self, Box<Problem>> {
         let mut asked = Self {
             resource: None,
             holder: None,
@@ -150,7 +151,8 @@ impl Asked {
         for (name, value) in form_pairs(query) {
             match name.as_str() {
                 "resource" => {
-                    let resource = Resource::parse(&value)
+                    let resource = rules
+                        .filter(&value)
                         .map_err(|error| malformed("resource", format!("`resource`: {error}.")))?;
                     asked.resource = Some(resource);
                 }

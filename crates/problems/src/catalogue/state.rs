@@ -51,6 +51,7 @@ pub(super) static NOT_LOCKABLE: Entry = Entry {
         "A lock is asked for on `/`, which can be locked only where a rule says so.",
         "A member of the `resources` or `any_of` of `POST /-/locks` is a resource whose rule says \
          `lockable = false`.",
+        "Rules know what is below the URL by other names, which a lock on it would not cover.",
     ],
     caller: "Lock a resource below, or one that the rules allow. A lock on `/` would stop every \
              writer of the whole server; lock what you are about to write instead.",

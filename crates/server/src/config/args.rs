@@ -55,6 +55,13 @@ pub struct ServeArgs {
     #[arg(long, value_name = "ORIGINS", env = "LEASEHOLD_CORS_ORIGINS")]
     pub cors_origins: Option<String>,
 
+    /// Let writes pass whose path is no resource, below these paths
+    ///
+    /// Paths separated by commas. Such a write has a path that two servers could take for two
+    /// different things (`//`, an encoded slash); it counts as one to everything below.
+    #[arg(long, value_name = "PATHS", env = "LEASEHOLD_ACCEPT_ODD_PATHS")]
+    pub accept_odd_paths: Option<String>,
+
     /// How callers are told apart: anonymous or keys [default: anonymous]
     ///
     /// `anonymous`: everyone is the same caller with every permission, and the token alone proves
@@ -131,6 +138,9 @@ impl ServeArgs {
             "prefix" => (&self.prefix, "--prefix", "LEASEHOLD_PREFIX"),
             "lock_suffix" => (&self.lock_suffix, "--lock-suffix", "LEASEHOLD_LOCK_SUFFIX"),
             "cors_origins" => (&self.cors_origins, "--cors-origins", "LEASEHOLD_CORS_ORIGINS"),
+            "accept_odd_paths" => {
+                (&self.accept_odd_paths, "--accept-odd-paths", "LEASEHOLD_ACCEPT_ODD_PATHS")
+            }
             "identity.mode" => (&self.identity, "--identity", "LEASEHOLD_IDENTITY"),
             "identity.allow_remote_anonymous" => (
                 &self.allow_remote_anonymous,

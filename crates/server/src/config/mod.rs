@@ -7,6 +7,7 @@
 //! Deliberately absent: what the settings do.
 
 mod args;
+mod conflicts;
 mod errors;
 mod reload;
 mod rules;
@@ -169,13 +170,14 @@ pub struct Config {
     args: ServeArgs,
 }
 
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 19] = [
     "listen",
     "admin_listen",
     "data",
     "prefix",
     "lock_suffix",
     "cors_origins",
+    "accept_odd_paths",
     "log",
     "log_format",
     "drain_wait",
@@ -250,6 +252,7 @@ impl Config {
         check_names(&prefix, &lock_suffix, mistakes);
         let data = root.read_or("data", DEFAULT_DATA.into(), mistakes, Value::folder);
         let five_seconds = Duration::from_secs(5);
+        let rules = rules::read(root, &prefix.value, &lock_suffix.value, mistakes);
         Self {
             listen: listen.value,
             admin_listen: admin_listen.map(|found| found.value),
@@ -264,7 +267,7 @@ impl Config {
             upstream: upstream(root, mistakes),
             limits: limits(root, mistakes),
             audit: audit(root, mistakes),
-            rules: Arc::new(rules::read(root, mistakes)),
+            rules: Arc::new(rules),
             args: args.clone(),
         }
     }

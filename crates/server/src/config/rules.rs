@@ -2,17 +2,26 @@
 
 use std::time::Duration;
 
+use http::Method;
 use leasehold_core::pattern::Pattern;
-use leasehold_guard::rules::{Rule, Rules};
+use leasehold_guard::guard::is_safe;
+use leasehold_guard::rules::spelling::Fold;
+use leasehold_guard::rules::{Read, Rule, Rules};
 use toml::de::DeValue;
 
+use super::conflicts;
 use super::errors::{Mistakes, Place};
 use super::section::{Found, Section};
 use super::units::show;
-use super::values::Value;
+use super::values::{Value, one_of};
 
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 17] = [
     "match",
+    "resource",
+    "query",
+    "fold",
+    "reads",
+    "method_parameter",
     "lockable",
     "default_ttl",
     "max_ttl",
@@ -30,9 +39,25 @@ const KEYS: [&str; 12] = [
 const MIN_TTL: Duration = Duration::from_secs(1);
 
 /// Reads every rule, in order.
-pub(super) fn read(root: &Section<'_>, mistakes: &mut Mistakes) -> Rules {
+pub(super) fn read(
+    root: &Section<'_>,
+    prefix: &str,
+    suffix: &str,
+    mistakes: &mut Mistakes,
+) -> Rules {
     let sections = root.tables("rule", "rule.", mistakes);
-    Rules::new(sections.iter().map(|(place, section)| rule(place, section, mistakes)).collect())
+    let mut rules = Vec::new();
+    for (place, section) in &sections {
+        let rule = rule(place, section, mistakes);
+        check_name(&rule, place, section, (prefix, suffix), mistakes);
+        rules.push(rule);
+    }
+    // What could not be read would contradict the rest for no reason.
+    if mistakes.is_empty() {
+        conflicts::check(&rules, &sections, mistakes);
+    }
+    let odd_paths = root.read_or("accept_odd_paths", Vec::new(), mistakes, Value::paths).value;
+    Rules::new(rules).accepting_odd_paths(odd_paths)
 }
 
 fn rule(place: &Place, section: &Section<'_>, mistakes: &mut Mistakes) -> Rule {
@@ -40,9 +65,23 @@ fn rule(place: &Place, section: &Section<'_>, mistakes: &mut Mistakes) -> Rule {
     let default = Rule::default();
     let patterns = patterns(place, section, mistakes);
     let (default_ttl, max_ttl, max_hold) = spans(section, mistakes);
+    let resource = section.read("resource", mistakes, Value::pattern).map(|found| found.value);
+    let query = section.read_or("query", Vec::new(), mistakes, parameters).value;
+    let fold = section.read_or("fold", default.fold, mistakes, fold).value;
+    let reads = section.read_or("reads", Vec::new(), mistakes, reads).value;
+    let method_parameter = section
+        .read("method_parameter", mistakes, |value| {
+            parameter(value.text("the name of a query parameter such as \"_method\"")?)
+        })
+        .map(|found| found.value);
     let mut boolean = |key, default| section.read_or(key, default, mistakes, Value::boolean).value;
     Rule {
         patterns,
+        resource,
+        query,
+        fold,
+        reads,
+        method_parameter,
         lockable: boolean("lockable", default.lockable),
         require_precondition: boolean("require_precondition", default.require_precondition),
         disclose_holder: boolean("disclose_holder", default.disclose_holder),
@@ -131,6 +170,121 @@ fn at_most(small: Span<'_>, large: Span<'_>, mistakes: &mut Mistakes) {
     // One of them was set, else they would be in order.
     let place = small_found.as_ref().or(large_found.as_ref()).map(|found| &found.place);
     mistakes.add(place.unwrap_or(&Place::Settings), message);
+}
+
+/// Whether each pattern captures all that the name is made of, and no name is the server's own.
+fn check_name(
+    rule: &Rule,
+    place: &Place,
+    section: &Section<'_>,
+    (prefix, suffix): (&str, &str),
+    mistakes: &mut Mistakes,
+) {
+    let Some(name) = &rule.resource else { return };
+    let place = section.in_file("resource").map_or_else(|| place.clone(), |(place, _)| place);
+    for pattern in &rule.patterns {
+        let captured: Vec<String> = pattern.names().map(|name| format!("{{{name}}}")).collect();
+        let missing = name.names().find(|name| pattern.names().all(|captured| captured != *name));
+        let missing = missing.map(|name| format!("{{{name}}}"));
+        let missing =
+            missing.or_else(|| (name.has_any() && !pattern.has_any()).then(|| "**".into()));
+        if let Some(missing) = missing {
+            let captures = match captured.is_empty() {
+                true => "captures nothing".to_owned(),
+                false => format!("captures {}", one_of(&captured).replace(" or ", " and ")),
+            };
+            let message = format!(
+                "`rule.resource`: the pattern `{pattern}` has no `{missing}` to fill `{name}` \
+                 with; it {captures}"
+            );
+            mistakes.add(&place, message);
+        }
+    }
+    let own = prefix.trim_matches('/');
+    let end = name.literal_end(2);
+    let is_suffix = |at: usize| end.len() > at && format!("/{}", end[end.len() - 1 - at]) == suffix;
+    let is_action =
+        end.last().is_some_and(|last| ["break", "transfer", "request", "freeze"].contains(last));
+    if name.literal_start() == Some(own) || is_suffix(0) || (is_action && is_suffix(1)) {
+        let message = format!(
+            "`rule.resource`: `{name}` is the server's own: a resource neither begins with \
+             `{prefix}` nor ends in `{suffix}`"
+        );
+        mistakes.add(&place, message);
+    }
+}
+
+/// The most query parameters of a resource.
+const MAX_PARAMETERS: usize = 16;
+
+fn parameters(value: Value<'_>) -> Result<Vec<String>, String> {
+    const EXPECTED: &str = "a list of query parameters such as [\"id\"]";
+    let names = value.list(EXPECTED, parameter)?;
+    if MAX_PARAMETERS < names.len() {
+        return Err(format!("{} parameters are more than {MAX_PARAMETERS}", names.len()));
+    }
+    match names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
+        Some((_, twice)) => Err(format!("`{twice}` is there twice; expected {EXPECTED}")),
+        None => Ok(names),
+    }
+}
+
+/// The name of a query parameter, decoded.
+fn parameter(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.chars().any(|c| c.is_control() || "&;=[]".contains(c)) {
+        return Err(format!(
+            "`{text}` is not the name of a query parameter: write it decoded and without `&`, \
+             `;`, `=`, `[` or `]`"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+fn fold(value: Value<'_>) -> Result<Fold, String> {
+    const EXPECTED: &str = "a list of \"case\" and \"params\"";
+    let mut fold = Fold::default();
+    for word in value.list(EXPECTED, |text| Ok(text.to_owned()))? {
+        match word.as_str() {
+            "case" if !fold.case => fold.case = true,
+            "params" if !fold.params => fold.params = true,
+            "case" | "params" => return Err(format!("`{word}` is there twice")),
+            _ => return Err(format!("`{word}` is neither \"case\" nor \"params\"")),
+        }
+    }
+    Ok(fold)
+}
+
+fn reads(value: Value<'_>) -> Result<Vec<Read>, String> {
+    const EXPECTED: &str =
+        "a method, or a method and an action, such as \"POST:search\" for `POST …:search`";
+    let reads = value.list("a list such as [\"POST:search\"]", |text| {
+        let (method, action) = match text.split_once(':') {
+            Some((method, action)) => (method, Some(action)),
+            None => (text, None),
+        };
+        let broken = || format!("`{text}` is not {EXPECTED}");
+        let upper = method.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-');
+        let method = Method::from_bytes(method.as_bytes()).ok().filter(|_| upper);
+        let method = method.ok_or_else(broken)?;
+        if is_safe(&method) {
+            return Err(format!("`{text}`: {method} always reads; leave it out"));
+        }
+        // A colon within it would make two actions of one name.
+        let is_action = |action: &str| {
+            !action.is_empty()
+                && action
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
+        };
+        if action.is_some_and(|action| !is_action(action)) {
+            return Err(broken());
+        }
+        Ok(Read { method, action: action.map(str::to_owned) })
+    })?;
+    match reads.iter().enumerate().find(|(at, read)| reads[..*at].contains(read)) {
+        Some((_, twice)) => Err(format!("`{twice}` is there twice")),
+        None => Ok(reads),
+    }
 }
 
 fn locked_status(value: Value<'_>) -> Result<u16, String> {

@@ -101,9 +101,10 @@ fn a_mistake_is_named_with_its_place_and_the_accepted_values() {
         (
             "workers = 4",
             "leasehold.toml:1:1: unknown key `workers`; the keys here are `listen`, \
-             `admin_listen`, `data`, `prefix`, `lock_suffix`, `cors_origins`, `log`, \
-             `log_format`, `drain_wait`, `upstream`, `upstream_timeout`, `drain_time`, \
-             `upstream_ca`, `upstream_identity`, `identity`, `limits`, `audit` and `rule`",
+             `admin_listen`, `data`, `prefix`, `lock_suffix`, `cors_origins`, \
+             `accept_odd_paths`, `log`, `log_format`, `drain_wait`, `upstream`, \
+             `upstream_timeout`, `drain_time`, `upstream_ca`, `upstream_identity`, `identity`, \
+             `limits`, `audit` and `rule`",
         ),
         (
             "upstream = \"http://a/base\"",
@@ -205,11 +206,11 @@ fn a_mistake_is_named_with_its_place_and_the_accepted_values() {
              name, `{name}` or `**`; expected a pattern such as \"/flags/{id}/**\"",
         ),
         (
-            "[[rule]]\nmatch = [\"/a\"]\nfold = [\"case\"]",
-            "leasehold.toml:3:1: unknown key `rule.fold`; the keys here are `match`, `lockable`, \
-             `default_ttl`, `max_ttl`, `max_hold`, `max_wait`, `max_queue`, \
-             `max_locks_per_holder`, `require_precondition`, `disclose_holder`, `locked_status` \
-             and `covers_below`",
+            "[[rule]]\nmatch = [\"/a\"]\nbananas = 1",
+            "leasehold.toml:3:1: unknown key `rule.bananas`; the keys here are `match`, \
+             `resource`, `query`, `fold`, `reads`, `method_parameter`, `lockable`, `default_ttl`, \
+             `max_ttl`, `max_hold`, `max_wait`, `max_queue`, `max_locks_per_holder`, \
+             `require_precondition`, `disclose_holder`, `locked_status` and `covers_below`",
         ),
         (
             "[[rule]]\nmatch = [\"/a\"]\ndefault_ttl = \"500ms\"",
@@ -237,6 +238,109 @@ fn a_mistake_is_named_with_its_place_and_the_accepted_values() {
     ] {
         assert_eq!(mistakes(text), expected, "{text}");
     }
+}
+
+#[test]
+fn a_mistake_in_what_a_rule_is_about_is_named_with_its_place() {
+    for (text, expected) in [
+        (
+            "match = [\"/v1/{id}\", \"/v2/{key}\"]\nresource = \"/n/{id}\"",
+            "leasehold.toml:3:12: `rule.resource`: the pattern `/v2/{key}` has no `{id}` to fill \
+             `/n/{id}` with; it captures {key}",
+        ),
+        (
+            "match = [\"/v1/x\"]\nresource = \"/n/**\"",
+            "leasehold.toml:3:12: `rule.resource`: the pattern `/v1/x` has no `**` to fill \
+             `/n/**` with; it captures nothing",
+        ),
+        (
+            "match = [\"/v1/{id}/{id}\"]",
+            "leasehold.toml:2:10: `rule.match`: the pattern `/v1/{id}/{id}` has `{id}` twice; \
+             expected a pattern such as \"/flags/{id}/**\"",
+        ),
+        (
+            "match = [\"/a/{x}\", \"/b\", \"/a/{y}\"]",
+            "leasehold.toml:2:26: `rule.match`: `/a/{y}` is there twice",
+        ),
+        (
+            "match = [\"/a/**\"]\n[[rule]]\nmatch = [\"/a/b\"]",
+            "leasehold.toml:4:10: `rule.match`: `/a/b` can never match: the rule at line 1 takes \
+             all of it; put this rule before that",
+        ),
+        (
+            "match = [\"/a/{x}\"]\nresource = \"/**\"",
+            "leasehold.toml:3:12: `rule.resource`: the pattern `/a/{x}` has no `**` to fill `/**` \
+             with; it captures {x}",
+        ),
+        (
+            "match = [\"/api/**\"]\nresource = \"/**\"",
+            "leasehold.toml:2:10: `rule.match`: `/api/**` can never match: all it matches are \
+             names that `rule.resource` makes, and a name stands for itself",
+        ),
+        (
+            "match = [\"/n/{x}\"]\nresource = \"/m/{x}\"\n\
+             [[rule]]\nmatch = [\"/v1/{x}\"]\nresource = \"/n/{x}\"",
+            "leasehold.toml:6:12: `rule.resource`: what it names is a URL of the rule at line 1, \
+             which names it otherwise; let both give the same name, or name it so that the other \
+             does not match",
+        ),
+        (
+            "match = [\"/v1/{x}\"]\nresource = \"/n/{x}\"\n\
+             [[rule]]\nmatch = [\"/v2/{x}\"]\nresource = \"/n/{x}\"\nmax_queue = 5",
+            "leasehold.toml:7:13: `rule.max_queue`: the rule at line 1 names the same resources \
+             and has another; a resource has one",
+        ),
+        (
+            "match = [\"/a/{x}\"]\nresource = \"/n/{x}/lock\"",
+            "leasehold.toml:3:12: `rule.resource`: `/n/{x}/lock` is the server's own: a resource \
+             neither begins with `/-/` nor ends in `/lock`",
+        ),
+        (
+            "match = [\"/a/{x}\"]\nresource = \"/-/{x}\"",
+            "leasehold.toml:3:12: `rule.resource`: `/-/{x}` is the server's own: a resource \
+             neither begins with `/-/` nor ends in `/lock`",
+        ),
+        (
+            "match = [\"/a\"]\nquery = \"id\"",
+            "leasehold.toml:3:9: `rule.query`: expected a list of query parameters such as \
+             [\"id\"], found a string",
+        ),
+        (
+            "match = [\"/a\"]\nquery = [\"id\", \"id\"]",
+            "leasehold.toml:3:9: `rule.query`: `id` is there twice; expected a list of query \
+             parameters such as [\"id\"]",
+        ),
+        (
+            "match = [\"/a\"]\nquery = [\"a=b\"]",
+            "leasehold.toml:3:9: `rule.query`: `a=b` is not the name of a query parameter: write \
+             it decoded and without `&`, `;`, `=`, `[` or `]`",
+        ),
+        (
+            "match = [\"/a\"]\nfold = [\"nfc\"]",
+            "leasehold.toml:3:8: `rule.fold`: `nfc` is neither \"case\" nor \"params\"",
+        ),
+        (
+            "match = [\"/a\"]\nreads = [\"GET\"]",
+            "leasehold.toml:3:9: `rule.reads`: `GET`: GET always reads; leave it out",
+        ),
+        (
+            "match = [\"/a\"]\nreads = [\"post:search\"]",
+            "leasehold.toml:3:9: `rule.reads`: `post:search` is not a method, or a method and an \
+             action, such as \"POST:search\" for `POST …:search`",
+        ),
+        (
+            "match = [\"/a\"]\nreads = [\"POST:\"]",
+            "leasehold.toml:3:9: `rule.reads`: `POST:` is not a method, or a method and an \
+             action, such as \"POST:search\" for `POST …:search`",
+        ),
+    ] {
+        assert_eq!(mistakes(&format!("[[rule]]\n{text}")), expected, "{text}");
+    }
+    assert_eq!(
+        mistakes("accept_odd_paths = [\"files\"]"),
+        "leasehold.toml:1:20: `accept_odd_paths`: `files`: the path does not begin with a slash; \
+         expected a list of paths such as [\"/files\"]"
+    );
 }
 
 #[test]

@@ -133,6 +133,33 @@ impl<'a> Value<'a> {
         Ok(text.to_owned())
     }
 
+    /// A list of texts, each read by `read`; separated by commas elsewhere than in the file.
+    pub(super) fn list<T>(
+        self,
+        expected: &str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Vec<T>, String> {
+        match self {
+            Self::Text(text) => text.split(',').map(|text| read(text.trim())).collect(),
+            Self::Toml(DeValue::Array(items)) => {
+                let text = |item: &toml::Spanned<DeValue<'_>>| {
+                    let text = Value::Toml(item.get_ref()).text("a list of texts")?;
+                    read(text)
+                };
+                items.iter().map(text).collect()
+            }
+            Self::Toml(other) => Err(mismatch(expected, other)),
+        }
+    }
+
+    /// Paths of resources.
+    pub(super) fn paths(self) -> Result<Vec<Resource>, String> {
+        const EXPECTED: &str = "a list of paths such as [\"/files\"]";
+        self.list(EXPECTED, |text| {
+            Resource::parse(text).map_err(|error| format!("`{text}`: {error}; expected {EXPECTED}"))
+        })
+    }
+
     /// Origins: a list in the file, separated by commas elsewhere.
     pub(super) fn origins(self) -> Result<Vec<Origin>, String> {
         const EXPECTED: &str = "a list of origins such as [\"https://app.example.com\"]";

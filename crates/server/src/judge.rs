@@ -1,0 +1,103 @@
+//! What a request is by the rules: the server's own, about a lock, a read, or a write and to what.
+//!
+//! `/-/check` and `leasehold rules check` ask here, for requests that something else carries out:
+//! so what counts is every method that it may be taken for, and its head alone.
+
+use http::{HeaderMap, Method, Uri};
+use leasehold_core::resource::{PathError, Resource};
+use leasehold_core::target::Target;
+use leasehold_faces::json_api::endpoint::{self, Endpoint};
+use leasehold_guard::method::{is_read, methods};
+use leasehold_guard::rules::{Located, Rules};
+use leasehold_guard::targets::by_rules;
+use leasehold_problems::Problem;
+
+/// What the judgement rests on.
+#[derive(Clone, Copy)]
+pub(crate) struct Setting<'a> {
+    pub(crate) rules: &'a Rules,
+    pub(crate) prefix: &'a str,
+    pub(crate) lock_suffix: &'a str,
+}
+
+/// What a request is.
+pub(crate) enum Judged {
+    /// One to the server's own space.
+    Own,
+    /// One about the lock of this.
+    Lock(Located),
+    /// A read; of nothing that has a name where its URL can be read in several ways.
+    Read(Option<Located>),
+    /// A write, and everything that it changes.
+    Write(Located, Vec<Target>),
+}
+
+/// What follows the prefix, where the path is in the server's own space.
+pub(crate) fn own<'p>(prefix: &str, path: &'p Resource) -> Option<&'p str> {
+    let rest = path.as_str().strip_prefix(prefix.trim_end_matches('/'))?;
+    if rest.is_empty() { Some("") } else { rest.strip_prefix('/') }
+}
+
+impl Setting<'_> {
+    /// What a request with this head is.
+    ///
+    /// # Errors
+    /// The refusal of a head that cannot be read in one way only.
+    pub(crate) fn judge(
+        self,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<Judged, Box<Problem>> {
+        let rules = self.rules;
+        let path = match Resource::parse(uri.path()) {
+            Ok(path) => path,
+            Err(error) => return self.judge_odd(error, method, uri, headers),
+        };
+        let rule = rules.find(&path).1;
+        let methods = methods(method, uri, headers, rule)?;
+        let writes: Vec<Method> =
+            methods.into_iter().filter(|method| !is_read(method, uri.path(), rule)).collect();
+        if own(self.prefix, &path).is_some() {
+            return Ok(Judged::Own);
+        }
+        if writes.is_empty() {
+            let found = endpoint::find(&path, uri.query(), self.lock_suffix, rules);
+            return Ok(match found {
+                Ok(Endpoint::Lock(located, _)) => Judged::Lock(located),
+                Ok(Endpoint::Resource(located)) => Judged::Read(Some(located)),
+                Err(_) => Judged::Read(None),
+            });
+        }
+        Ok(match endpoint::find(&path, uri.query(), self.lock_suffix, rules)? {
+            Endpoint::Lock(located, _) => Judged::Lock(located),
+            Endpoint::Resource(located) => {
+                let targets = by_rules(rules, &located, &writes, headers, uri.query())?;
+                Judged::Write(located, targets)
+            }
+        })
+    }
+
+    /// A path that is no resource: a read passes, and a write only below a prefix that the
+    /// configuration names, and then it may be to anything there.
+    fn judge_odd(
+        self,
+        error: PathError,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<Judged, Box<Problem>> {
+        // Which rule it is under cannot be told, so none makes it a read.
+        let methods = methods(method, uri, headers, self.rules.rule(0))?;
+        if methods.iter().all(leasehold_guard::guard::is_safe) {
+            return Ok(Judged::Read(None));
+        }
+        let no_resource = |error| endpoint::no_resource(&error);
+        let Some(prefix) = self.rules.accepts_odd_path(uri.path()) else {
+            return Err(no_resource(error.into()));
+        };
+        let located = self.rules.locate(prefix, None).map_err(no_resource)?;
+        let targets = by_rules(self.rules, &located, &[Method::DELETE], headers, None)?;
+        Ok(Judged::Write(located, targets))
+    }
+}
