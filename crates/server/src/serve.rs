@@ -264,6 +264,8 @@ fn table_limits(config: &Config) -> TableLimits {
     TableLimits {
         max_locks: size(config.limits.max_locks),
         max_waiters: size(config.limits.max_waiters),
+        max_locks_per_holder: config.limits.max_locks_per_holder,
+        max_waiters_per_principal: config.limits.max_waiters_per_principal,
     }
 }
 

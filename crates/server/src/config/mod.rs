@@ -75,6 +75,10 @@ pub struct Limits {
     pub max_locks: u64,
     /// The most parked acquires.
     pub max_waiters: u64,
+    /// The most live locks of one holder; none: no limit but those of rules.
+    pub max_locks_per_holder: Option<u64>,
+    /// The most parked acquires of one principal; none: no limit.
+    pub max_waiters_per_principal: Option<u64>,
     /// The most connections.
     pub max_connections: usize,
     /// The largest document, in bytes.
@@ -98,6 +102,8 @@ impl Default for Limits {
         Self {
             max_locks: 10_000_000,
             max_waiters: 100_000,
+            max_locks_per_holder: None,
+            max_waiters_per_principal: None,
             max_connections: 20_000,
             max_document: 16 << 20,
             max_buffered: 1 << 30,
@@ -319,6 +325,8 @@ fn limits(root: &Section<'_>, mistakes: &mut Mistakes) -> Limits {
     let keys = [
         "max_locks",
         "max_waiters",
+        "max_locks_per_holder",
+        "max_waiters_per_principal",
         "max_connections",
         "max_document",
         "max_buffered",
@@ -336,6 +344,11 @@ fn limits(root: &Section<'_>, mistakes: &mut Mistakes) -> Limits {
     let max_locks = whole("max_locks", default.max_locks, 1..=1_000_000_000);
     let max_waiters = whole("max_waiters", default.max_waiters, 0..=100_000_000);
     let max_connections = whole("max_connections", default.max_connections as u64, 1..=1_000_000);
+    let mut quota = |key| {
+        section.read(key, mistakes, |value| value.whole(1..=1_000_000_000)).map(|found| found.value)
+    };
+    let max_locks_per_holder = quota("max_locks_per_holder");
+    let max_waiters_per_principal = quota("max_waiters_per_principal");
     let mut size = |key, default, least: u64, most: u64| {
         let read = |value: Value<'_>| match value.size()? {
             bytes if (least..=most).contains(&bytes) => Ok(bytes),
@@ -359,6 +372,8 @@ fn limits(root: &Section<'_>, mistakes: &mut Mistakes) -> Limits {
     Limits {
         max_locks,
         max_waiters,
+        max_locks_per_holder,
+        max_waiters_per_principal,
         max_connections: max_connections as usize,
         max_document,
         max_buffered,

@@ -43,6 +43,8 @@ fn every_key_is_read() {
         [limits]
         max_locks = 1_000
         max_waiters = 0
+        max_locks_per_holder = 7
+        max_waiters_per_principal = 8
         max_connections = 10
         max_document = "1MiB"
         max_buffered = "64MiB"
@@ -79,6 +81,8 @@ fn every_key_is_read() {
     assert_eq!(origins, ["https://app.example", "http://localhost:3000"]);
     assert_eq!(config.identity, IdentityMode::Keys);
     assert_eq!(config.limits.max_locks, 1000);
+    assert_eq!(config.limits.max_locks_per_holder, Some(7));
+    assert_eq!(config.limits.max_waiters_per_principal, Some(8));
     assert_eq!((config.limits.max_buffered, config.limits.max_header), (64 << 20, 16384));
     assert_eq!(config.limits.answer_timeout, Duration::from_secs(7));
     assert_eq!(config.limits.shutdown_timeout, Duration::ZERO);
