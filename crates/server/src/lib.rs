@@ -1,7 +1,7 @@
 //! Configuration, identity, routes, listener, shutdown, metrics.
 //!
 //! Modules in reading order: what the operator said ([`config`]), how connections are taken
-//! ([`listener`]), what each request is called ([`request_id`]) and how it is read
+//! ([`listener`], [`tls`]), what each request is called ([`request_id`]) and how it is read
 //! ([`request_body`]), who sends it ([`identity`], [`browser`]), and what is told of it ([`log`],
 //! [`metrics`]). [`app`] answers a request: the server's own space ([`own_space`], with
 //! [`check`], [`batch`], [`audit_api`] and [`openapi`]), the lock endpoints, and everything else
@@ -24,6 +24,7 @@ mod own_space;
 pub mod request_body;
 pub mod request_id;
 mod serve;
+pub mod tls;
 pub mod token_key;
 mod trail;
 mod watch;

@@ -34,6 +34,7 @@ use crate::listener::{Listener, Settings};
 use crate::log::LogHandle;
 use crate::metrics::Metrics;
 use crate::request_id::RequestIds;
+use crate::tls::Tls;
 use crate::trail::Readers;
 use crate::watch::{LatestHead, Underway, Watch};
 
@@ -62,8 +63,10 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             "the limit of open files leaves room for fewer connections"
         );
     }
+    let tls = config.tls.as_ref().map(Tls::open).transpose()?.map(Arc::new);
     let listener = Listener::bind(config.listen, settings.clone())
-        .with_context(|| format!("cannot listen on {}", config.listen))?;
+        .with_context(|| format!("cannot listen on {}", config.listen))?
+        .with_tls(tls.clone());
     let admin = match config.admin_listen {
         Some(address) => Some(
             Listener::bind(address, settings)
@@ -98,7 +101,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         tokio::select! {
             _ = stops.recv() => break,
             _ = interrupts.recv() => break,
-            _ = reloads.recv() => config = reload(config, &app, &running, &log),
+            _ = reloads.recv() => {
+                config = reload(config, &app, &running, tls.as_deref(), &log);
+            }
         }
     }
     tracing::info!("stopping: no new commands, and what runs may end");
@@ -274,7 +279,13 @@ fn retention(config: &Config) -> Retention {
 }
 
 /// Reads the configuration again; a broken one is told, and the old one stays.
-fn reload(config: Config, app: &App, running: &Running, log: &LogHandle) -> Config {
+fn reload(
+    config: Config,
+    app: &App,
+    running: &Running,
+    tls: Option<&Tls>,
+    log: &LogHandle,
+) -> Config {
     let reload = match config.reload() {
         Ok(reload) => reload,
         Err(errors) => {
@@ -295,6 +306,11 @@ fn reload(config: Config, app: &App, running: &Running, log: &LogHandle) -> Conf
             error = &error as &dyn std::error::Error,
             "the token secrets stay as they are"
         );
+    }
+    if let (Some(tls), Some(files)) = (tls, &new.tls)
+        && let Err(error) = tls.reload(files)
+    {
+        tracing::error!(error = &error as &dyn std::error::Error, "the certificate stays as it is");
     }
     log.set_level(new.log);
     if !reload.needs_restart.is_empty() {
@@ -349,8 +365,9 @@ fn greet(config: &Config, address: SocketAddr) {
 
 fn greeting(config: &Config, address: SocketAddr) -> String {
     let data: &Path = &config.data;
+    let scheme = if config.tls.is_some() { "https" } else { "http" };
     let listens = format!(
-        "leasehold is listening on http://{address} and keeps its data in {}\n",
+        "leasehold is listening on {scheme}://{address} and keeps its data in {}\n",
         data.display()
     );
     if config.identity == IdentityMode::Keys {
@@ -358,7 +375,7 @@ fn greeting(config: &Config, address: SocketAddr) -> String {
             "{listens}every request needs a key: leasehold key add NAME --role writer\n"
         );
     }
-    let at = format!("http://{address}/v1/flags/feature-x");
+    let at = format!("{scheme}://{address}/v1/flags/feature-x");
     let suffix = &config.lock_suffix;
     format!(
         "{listens}\ntry it:\n  \

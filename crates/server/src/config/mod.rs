@@ -29,6 +29,7 @@ pub use self::reload::Reload;
 use self::section::{Found, Section};
 use self::values::Value;
 use crate::browser::Origin;
+use crate::tls;
 
 /// Where the data is when nothing says otherwise.
 pub const DEFAULT_DATA: &str = "./leasehold-data";
@@ -133,6 +134,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where the server's own space is served too, with metrics for everyone.
     pub admin_listen: Option<SocketAddr>,
+    /// What TLS on `listen` is made from; none: plain HTTP.
+    pub tls: Option<tls::Files>,
     /// The folder that everything is kept in.
     pub data: PathBuf,
     /// The prefix of the server's own space: one legal segment between two slashes.
@@ -159,9 +162,12 @@ pub struct Config {
     args: ServeArgs,
 }
 
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 16] = [
     "listen",
     "admin_listen",
+    "tls_cert",
+    "tls_key",
+    "tls_client_ca",
     "data",
     "prefix",
     "lock_suffix",
@@ -238,6 +244,7 @@ impl Config {
         Self {
             listen: listen.value,
             admin_listen: admin_listen.map(|found| found.value),
+            tls: tls_files(root, mistakes),
             data: data.value,
             prefix: prefix.value,
             lock_suffix: lock_suffix.value,
@@ -293,6 +300,36 @@ fn check_addresses(
     if admin.value == listen.value && admin.value.port() != 0 {
         let message = format!("`admin_listen`: {} is the address of `listen`", admin.value);
         mistakes.add(&admin.place, message);
+    }
+}
+
+/// A certificate is nothing without its key, nor the other way round.
+fn tls_files(root: &Section<'_>, mistakes: &mut Mistakes) -> Option<tls::Files> {
+    let [cert, key, client_ca] =
+        ["tls_cert", "tls_key", "tls_client_ca"].map(|name| root.read(name, mistakes, Value::file));
+    match (cert, key) {
+        (Some(cert), Some(key)) => Some(tls::Files {
+            cert: cert.value,
+            key: key.value,
+            client_ca: client_ca.map(|found| found.value),
+        }),
+        (Some(cert), None) => {
+            let message = "`tls_cert` is set without `tls_key`; name the file with its private key";
+            mistakes.add(&cert.place, message);
+            None
+        }
+        (None, Some(key)) => {
+            let message = "`tls_key` is set without `tls_cert`; name the file with its certificate";
+            mistakes.add(&key.place, message);
+            None
+        }
+        (None, None) => {
+            if let Some(client_ca) = client_ca {
+                let message = "`tls_client_ca` needs TLS; set `tls_cert` and `tls_key` as well";
+                mistakes.add(&client_ca.place, message);
+            }
+            None
+        }
     }
 }
 

@@ -14,6 +14,7 @@ fn nothing_at_all_is_the_documented_defaults() {
     let config = Config::load(&ServeArgs::default()).unwrap();
     assert_eq!(config.listen.to_string(), "127.0.0.1:7423");
     assert_eq!(config.admin_listen, None);
+    assert_eq!(config.tls, None);
     assert_eq!(config.data, Path::new("./leasehold-data"));
     assert_eq!((&*config.prefix, &*config.lock_suffix), ("/-/", "/lock"));
     assert_eq!(config.cors_origins, []);
@@ -31,6 +32,9 @@ fn every_key_is_read() {
         r#"
         listen = "0.0.0.0:80"
         admin_listen = "localhost:81"
+        tls_cert = "/etc/tls/cert.pem"
+        tls_key = "/etc/tls/key.pem"
+        tls_client_ca = "/etc/tls/clients.pem"
         data = "/var/lib/leasehold"
         prefix = "/_leasehold/"
         lock_suffix = "/reservation"
@@ -77,6 +81,12 @@ fn every_key_is_read() {
     .unwrap();
     assert_eq!(config.listen.to_string(), "0.0.0.0:80");
     assert_eq!(config.admin_listen.unwrap().to_string(), "127.0.0.1:81");
+    let tls = config.tls.unwrap();
+    assert_eq!(
+        (&*tls.cert, &*tls.key),
+        ("/etc/tls/cert.pem".as_ref(), "/etc/tls/key.pem".as_ref())
+    );
+    assert_eq!(tls.client_ca.unwrap(), Path::new("/etc/tls/clients.pem"));
     let origins: Vec<_> = config.cors_origins.iter().map(Origin::as_str).collect();
     assert_eq!(origins, ["https://app.example", "http://localhost:3000"]);
     assert_eq!(config.identity, IdentityMode::Keys);
@@ -104,8 +114,8 @@ fn a_mistake_is_named_with_its_place_and_the_accepted_values() {
         ("listn = \"\"", "leasehold.toml:1:1: unknown key `listn`; did you mean `listen`?"),
         (
             "upstream = \"http://a\"",
-            "leasehold.toml:1:1: unknown key `upstream`; the keys here are `listen`, \
-             `admin_listen`, `data`, `prefix`, `lock_suffix`, `cors_origins`, `log`, \
+            "leasehold.toml:1:1: unknown key `upstream`; the keys here are `listen`, `admin_listen`, \
+             `tls_cert`, `tls_key`, `tls_client_ca`, `data`, `prefix`, `lock_suffix`, `cors_origins`, `log`, \
              `log_format`, `drain_wait`, `identity`, `limits`, `audit` and `rule`",
         ),
         (
@@ -300,5 +310,17 @@ fn a_server_without_identity_stays_on_loopback_unless_told_otherwise() {
     }
     for listen in ["127.0.0.9:1", "[::1]:1", "localhost:1"] {
         assert!(from_text(&format!("listen = \"{listen}\"")).is_ok(), "{listen}");
+    }
+}
+
+#[test]
+fn a_certificate_needs_its_key_and_an_authority_needs_both() {
+    for (text, told) in [
+        ("tls_cert = \"a\"", "leasehold.toml:1:12: `tls_cert` is set without `tls_key`"),
+        ("tls_key = \"a\"", "leasehold.toml:1:11: `tls_key` is set without `tls_cert`"),
+        ("tls_client_ca = \"a\"", "leasehold.toml:1:17: `tls_client_ca` needs TLS"),
+        ("tls_cert = 1", "leasehold.toml:1:12: `tls_cert`: expected the path of a file"),
+    ] {
+        assert!(mistakes(text).starts_with(told), "{}", mistakes(text));
     }
 }

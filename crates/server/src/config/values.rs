@@ -96,6 +96,14 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// A file's path.
+    pub(super) fn file(self) -> Result<std::path::PathBuf, String> {
+        match self.text("the path of a file")? {
+            "" => Err("the path of the file is empty".to_owned()),
+            text => Ok(text.into()),
+        }
+    }
+
     /// The prefix of the server's own space: one segment between two slashes.
     pub(super) fn prefix(self) -> Result<String, String> {
         const EXPECTED: &str = "one path segment between two slashes such as \"/-/\"";
