@@ -238,6 +238,7 @@ catalogue! {
     Locked locked::LOCKED;
     Frozen locked::FROZEN;
     PreconditionRequired precondition::PRECONDITION_REQUIRED;
+    RateLimited limit::RATE_LIMITED;
     QueueFull limit::QUEUE_FULL;
     TooManyLocks limit::TOO_MANY_LOCKS;
     Unavailable limit::UNAVAILABLE;
@@ -365,7 +366,7 @@ mod tests {
         ),
         (423, &["locked", "frozen"]),
         (428, &["precondition-required"]),
-        (429, &["queue-full", "too-many-locks"]),
+        (429, &["rate-limited", "queue-full", "too-many-locks"]),
         (503, &["unavailable", "storage-failure"]),
     ];
 

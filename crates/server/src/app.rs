@@ -34,6 +34,7 @@ use crate::identity::Identity;
 use crate::listener::Connections;
 use crate::log::Access;
 use crate::metrics::Metrics;
+use crate::rate::{RateLimiter, Standing};
 use crate::request_body::timed;
 use crate::request_id::RequestIds;
 use crate::trail::Readers;
@@ -51,6 +52,9 @@ pub(crate) struct App {
     pub(crate) api: JsonApi,
     pub(crate) rules: Arc<ArcSwap<Rules>>,
     pub(crate) identity: Identity,
+    /// None: nobody's requests are counted.
+    pub(crate) rate: Option<RateLimiter>,
+    pub(crate) started: Instant,
     pub(crate) browsers: Browsers,
     pub(crate) ids: RequestIds,
     pub(crate) metrics: Arc<Metrics>,
@@ -107,6 +111,7 @@ struct Arrival {
 struct Seen {
     resource: Option<Resource>,
     principal: Option<Principal>,
+    standing: Option<Standing>,
 }
 
 impl App {
@@ -143,6 +148,9 @@ impl App {
                     Ok(response) => response,
                     Err(problem) => self.refuse(&problem, &path, id.as_str(), &method, &seen),
                 };
+                if let Some(standing) = &seen.standing {
+                    standing.tell(response.headers_mut());
+                }
                 self.browsers.decorate(origin.as_ref(), response.headers_mut());
                 response
             }
@@ -225,6 +233,11 @@ impl App {
         } else {
             let caller = self.identity.authenticate(&head.headers)?;
             seen.principal = Some(caller.principal.clone());
+            if let Some(rate) = &self.rate {
+                let standing = rate.take(&caller.principal, self.started.elapsed());
+                seen.standing = Some(standing);
+                standing.check()?;
+            }
             caller
         };
         let Arrival { request_id, remote_addr, memory } = arrival;

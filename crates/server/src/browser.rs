@@ -29,7 +29,8 @@ use crate::config::IdentityMode;
 /// What a page's script may read of an answer. Browsers do not understand `X-Lock-*`.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
     "ETag, Location, Retry-After, Link, Lock-Token, Preference-Applied, Idempotency-Replayed, \
-     X-Lock-Fence, X-Lock-Id, X-Lock-Holder, X-Lock-Requested-By",
+     X-Lock-Fence, X-Lock-Id, X-Lock-Holder, X-Lock-Requested-By, RateLimit, \
+     RateLimit-Policy",
 );
 
 const METHODS: HeaderValue =

@@ -2,7 +2,7 @@
 //!
 //! Modules in reading order: what the operator said ([`config`]), how connections are taken
 //! ([`listener`], [`tls`]), what each request is called ([`request_id`]) and how it is read
-//! ([`request_body`]), who sends it ([`identity`], [`browser`]), and what is told of it ([`log`],
+//! ([`request_body`]), who sends it ([`identity`], [`browser`]) and how often ([`rate`]), and what is told of it ([`log`],
 //! [`metrics`]). [`app`] answers a request: the server's own space ([`own_space`], with
 //! [`check`], [`batch`], [`audit_api`] and [`openapi`]), the lock endpoints, and everything else
 //! through the guard. [`serve()`] puts them together.
@@ -21,6 +21,7 @@ pub mod log;
 pub mod metrics;
 pub mod openapi;
 mod own_space;
+pub mod rate;
 pub mod request_body;
 pub mod request_id;
 mod serve;

@@ -71,8 +71,13 @@ request has been read whole (431).";
 const EVERYWHERE: &[Name] = &[Name::MalformedRequest, Name::MethodNotAllowed, Name::UriTooLong];
 
 /// Which problems any request that has to be let in can be refused with.
-const LET_IN: &[Name] =
-    &[Name::Unauthenticated, Name::Forbidden, Name::Unavailable, Name::StorageFailure];
+const LET_IN: &[Name] = &[
+    Name::Unauthenticated,
+    Name::Forbidden,
+    Name::RateLimited,
+    Name::Unavailable,
+    Name::StorageFailure,
+];
 
 /// Writes operations, and keeps the answers that they share.
 struct Writer<'a> {

@@ -33,6 +33,7 @@ use crate::identity::Identity;
 use crate::listener::{Listener, Settings};
 use crate::log::LogHandle;
 use crate::metrics::Metrics;
+use crate::rate::RateLimiter;
 use crate::request_id::RequestIds;
 use crate::tls::Tls;
 use crate::trail::Readers;
@@ -192,6 +193,8 @@ async fn assemble(
         api,
         rules,
         identity,
+        rate: config.limits.rate.map(RateLimiter::new),
+        started: Instant::now(),
         browsers: Browsers::new(config.cors_origins.clone(), config.identity),
         ids: RequestIds::new()
             .map_err(|error| anyhow::anyhow!("the operating system gave no randomness: {error}"))?,

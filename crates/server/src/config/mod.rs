@@ -15,6 +15,7 @@ pub mod units;
 mod values;
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +30,7 @@ pub use self::reload::Reload;
 use self::section::{Found, Section};
 use self::values::Value;
 use crate::browser::Origin;
+use crate::rate::Rate;
 use crate::tls;
 
 /// Where the data is when nothing says otherwise.
@@ -80,6 +82,8 @@ pub struct Limits {
     pub max_locks_per_holder: Option<u64>,
     /// The most parked acquires of one principal; none: no limit.
     pub max_waiters_per_principal: Option<u64>,
+    /// How many requests one principal may send; none: no limit.
+    pub rate: Option<Rate>,
     /// The most connections.
     pub max_connections: usize,
     /// The largest document, in bytes.
@@ -105,6 +109,7 @@ impl Default for Limits {
             max_waiters: 100_000,
             max_locks_per_holder: None,
             max_waiters_per_principal: None,
+            rate: None,
             max_connections: 20_000,
             max_document: 16 << 20,
             max_buffered: 1 << 30,
@@ -364,6 +369,8 @@ fn limits(root: &Section<'_>, mistakes: &mut Mistakes) -> Limits {
         "max_waiters",
         "max_locks_per_holder",
         "max_waiters_per_principal",
+        "requests_per_second",
+        "request_burst",
         "max_connections",
         "max_document",
         "max_buffered",
@@ -386,6 +393,7 @@ fn limits(root: &Section<'_>, mistakes: &mut Mistakes) -> Limits {
     };
     let max_locks_per_holder = quota("max_locks_per_holder");
     let max_waiters_per_principal = quota("max_waiters_per_principal");
+    let rate = rate(&section, mistakes);
     let mut size = |key, default, least: u64, most: u64| {
         let read = |value: Value<'_>| match value.size()? {
             bytes if (least..=most).contains(&bytes) => Ok(bytes),
@@ -411,6 +419,7 @@ fn limits(root: &Section<'_>, mistakes: &mut Mistakes) -> Limits {
         max_waiters,
         max_locks_per_holder,
         max_waiters_per_principal,
+        rate,
         max_connections: max_connections as usize,
         max_document,
         max_buffered,
@@ -422,6 +431,25 @@ fn limits(root: &Section<'_>, mistakes: &mut Mistakes) -> Limits {
             .read_or("shutdown_timeout", default.shutdown_timeout, mistakes, Value::duration)
             .value,
     }
+}
+
+/// How many requests one principal may send. The burst is a second's worth unless set.
+fn rate(section: &Section<'_>, mistakes: &mut Mistakes) -> Option<Rate> {
+    let read = |value: Value<'_>, most: u32| {
+        let number = value.whole(1..=u64::from(most))?;
+        u32::try_from(number).ok().and_then(NonZeroU32::new).ok_or_else(|| "too large".to_owned())
+    };
+    let most = Rate::MAX_PER_SECOND;
+    let per_second = section.read("requests_per_second", mistakes, |value| read(value, most));
+    let burst = section.read("request_burst", mistakes, |value| read(value, most));
+    if per_second.is_none()
+        && let Some(burst) = &burst
+    {
+        let message = "`limits.request_burst` is set without `requests_per_second`; set both";
+        mistakes.add(&burst.place, message);
+    }
+    let per_second = per_second?.value;
+    Some(Rate { per_second, burst: burst.map_or(per_second, |found| found.value) })
 }
 
 fn audit(root: &Section<'_>, mistakes: &mut Mistakes) -> Retention {

@@ -49,6 +49,8 @@ fn every_key_is_read() {
         max_waiters = 0
         max_locks_per_holder = 7
         max_waiters_per_principal = 8
+        requests_per_second = 9
+        request_burst = 10
         max_connections = 10
         max_document = "1MiB"
         max_buffered = "64MiB"
@@ -93,6 +95,8 @@ fn every_key_is_read() {
     assert_eq!(config.limits.max_locks, 1000);
     assert_eq!(config.limits.max_locks_per_holder, Some(7));
     assert_eq!(config.limits.max_waiters_per_principal, Some(8));
+    let rate = config.limits.rate.unwrap();
+    assert_eq!((rate.per_second.get(), rate.burst.get()), (9, 10));
     assert_eq!((config.limits.max_buffered, config.limits.max_header), (64 << 20, 16384));
     assert_eq!(config.limits.answer_timeout, Duration::from_secs(7));
     assert_eq!(config.limits.shutdown_timeout, Duration::ZERO);
@@ -322,5 +326,22 @@ fn a_certificate_needs_its_key_and_an_authority_needs_both() {
         ("tls_cert = 1", "leasehold.toml:1:12: `tls_cert`: expected the path of a file"),
     ] {
         assert!(mistakes(text).starts_with(told), "{}", mistakes(text));
+    }
+}
+
+#[test]
+fn a_burst_is_a_seconds_worth_and_nothing_without_a_rate() {
+    let config = from_text("[limits]\nrequests_per_second = 50").unwrap();
+    assert_eq!(config.limits.rate.unwrap().burst.get(), 50);
+    for (text, told) in [
+        ("request_burst = 5", "leasehold.toml:2:17: `limits.request_burst` is set without"),
+        (
+            "requests_per_second = 0",
+            "leasehold.toml:2:23: `limits.requests_per_second`: `0` is not",
+        ),
+        ("max_locks_per_holder = 0", "leasehold.toml:2:24: `limits.max_locks_per_holder`: `0` is"),
+    ] {
+        let said = mistakes(&format!("[limits]\n{text}"));
+        assert!(said.starts_with(told), "{said}");
     }
 }
