@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -77,8 +78,10 @@ pub(crate) struct Service {
     /// Whether only operators reach this listener: it serves the server's own space alone, and
     /// metrics to everyone.
     pub(crate) admin: bool,
-    /// The address of the peer, without its port.
-    pub(crate) peer: Arc<str>,
+    /// The address of the peer.
+    pub(crate) peer: IpAddr,
+    /// The same, as it is told.
+    pub(crate) remote_addr: Arc<str>,
 }
 
 impl tower_service::Service<Request<Incoming>> for Service {
@@ -93,8 +96,8 @@ impl tower_service::Service<Request<Incoming>> for Service {
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
         let service = self.clone();
         Box::pin(async move {
-            let Self { app, admin, peer } = service;
-            Ok(app.answer(request, admin, peer).await)
+            let Self { app, admin, peer, remote_addr } = service;
+            Ok(app.answer(request, admin, peer, remote_addr).await)
         })
     }
 }
@@ -102,6 +105,7 @@ impl tower_service::Service<Request<Incoming>> for Service {
 /// What is known of a request before it is known who asks.
 struct Arrival {
     request_id: Arc<str>,
+    peer: IpAddr,
     remote_addr: Arc<str>,
     memory: Option<Arc<Share>>,
 }
@@ -119,7 +123,8 @@ impl App {
         &self,
         request: Request<Incoming>,
         admin: bool,
-        peer: Arc<str>,
+        peer: IpAddr,
+        remote_addr: Arc<str>,
     ) -> Response<Body> {
         let began = Instant::now();
         let _underway = self.underway.one();
@@ -141,7 +146,7 @@ impl App {
                     (counted(body, share.clone()), Some(share))
                 };
                 head.extensions.clear();
-                let arrival = Arrival { request_id: id.shared(), remote_addr: peer, memory };
+                let arrival = Arrival { request_id: id.shared(), peer, remote_addr, memory };
                 let answered =
                     self.dispatch(Request::from_parts(head, body), admin, arrival, &mut seen).await;
                 let mut response = match answered.and_then(|response| self.fit(&method, response)) {
@@ -200,10 +205,10 @@ impl App {
         arrival: Arrival,
         seen: &mut Seen,
     ) -> Answer {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         check_host(&head)?;
         if matches!(head.method, Method::CONNECT | Method::TRACE) {
-            self.identity.authenticate(&head.headers)?;
+            self.identity.authenticate(&head.headers, arrival.peer)?;
             return Err(Box::new(
                 Problem::new(
                     Name::MethodNotAllowed,
@@ -231,7 +236,8 @@ impl App {
         let caller = if public {
             leasehold_core::caller::Caller::anonymous()
         } else {
-            let caller = self.identity.authenticate(&head.headers)?;
+            let caller = self.identity.authenticate(&head.headers, arrival.peer)?;
+            self.identity.take_out(&mut head.headers);
             seen.principal = Some(caller.principal.clone());
             if let Some(rate) = &self.rate {
                 let standing = rate.take(&caller.principal, self.started.elapsed());
@@ -240,7 +246,7 @@ impl App {
             }
             caller
         };
-        let Arrival { request_id, remote_addr, memory } = arrival;
+        let Arrival { request_id, remote_addr, memory, .. } = arrival;
         let call = Call { caller, request_id, remote_addr: Some(remote_addr), memory };
         let request = Request::from_parts(head, body);
         if let Some(rest) = own {

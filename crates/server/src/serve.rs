@@ -88,7 +88,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         move |peer: SocketAddr| Service {
             app: Arc::clone(&app),
             admin,
-            peer: Arc::from(peer.ip().to_string()),
+            peer: peer.ip(),
+            remote_addr: Arc::from(peer.ip().to_string()),
         }
     };
     let serving = tokio::spawn(listener.serve(service(app.clone(), false), drained.clone()));
@@ -173,7 +174,7 @@ async fn assemble(
     let engine = running.engine().clone();
     let follower = running.follower().context("the index has no follower")?;
 
-    let identity = Identity::open(config.identity, &config.data)?;
+    let identity = Identity::open(config.identity.clone(), &config.data)?;
     warn_of_identity(config, &identity);
     let trail = Readers::new(config.data.clone());
     let api = JsonApi::new(
@@ -195,7 +196,7 @@ async fn assemble(
         identity,
         rate: config.limits.rate.map(RateLimiter::new),
         started: Instant::now(),
-        browsers: Browsers::new(config.cors_origins.clone(), config.identity),
+        browsers: Browsers::new(config.cors_origins.clone(), config.identity.mode()),
         ids: RequestIds::new()
             .map_err(|error| anyhow::anyhow!("the operating system gave no randomness: {error}"))?,
         metrics,
@@ -255,7 +256,7 @@ fn classify(documents: &Documents, open: &OpenAdmission) -> WriteResult {
 }
 
 fn warn_of_identity(config: &Config, identity: &Identity) {
-    match config.identity {
+    match config.identity.mode() {
         IdentityMode::Anonymous if !config.listen.ip().is_loopback() => tracing::warn!(
             "everyone who can reach {} is anonymous, with every permission",
             config.listen
@@ -263,7 +264,7 @@ fn warn_of_identity(config: &Config, identity: &Identity) {
         IdentityMode::Keys if identity.keys().is_some_and(crate::identity::KeyRing::is_empty) => {
             tracing::warn!("there are no keys yet: make one with `leasehold key add`");
         }
-        IdentityMode::Anonymous | IdentityMode::Keys => {}
+        IdentityMode::Anonymous | IdentityMode::Keys | IdentityMode::Header => {}
     }
 }
 
@@ -373,7 +374,10 @@ fn greeting(config: &Config, address: SocketAddr) -> String {
         "leasehold is listening on {scheme}://{address} and keeps its data in {}\n",
         data.display()
     );
-    if config.identity == IdentityMode::Keys {
+    if config.identity.mode() == IdentityMode::Header {
+        return format!("{listens}every request has to come from a proxy that it trusts\n");
+    }
+    if config.identity.mode() == IdentityMode::Keys {
         return format!(
             "{listens}every request needs a key: leasehold key add NAME --role writer\n"
         );

@@ -8,6 +8,7 @@
 
 mod args;
 mod errors;
+mod identity;
 mod reload;
 mod rules;
 mod section;
@@ -30,6 +31,7 @@ pub use self::reload::Reload;
 use self::section::{Found, Section};
 use self::values::Value;
 use crate::browser::Origin;
+use crate::identity::Settings;
 use crate::rate::Rate;
 use crate::tls;
 
@@ -43,6 +45,8 @@ pub enum IdentityMode {
     Anonymous,
     /// By the API key that each presents.
     Keys,
+    /// By what a trusted proxy says.
+    Header,
 }
 
 /// How much is logged.
@@ -150,7 +154,7 @@ pub struct Config {
     /// The origins whose pages may call the server.
     pub cors_origins: Vec<Origin>,
     /// How callers are told apart.
-    pub identity: IdentityMode,
+    pub identity: Settings,
     /// What is logged.
     pub log: LogLevel,
     /// How it is logged.
@@ -241,7 +245,7 @@ impl Config {
         let admin_listen = root.read("admin_listen", mistakes, Value::address);
         let prefix = root.read_or("prefix", "/-/".to_owned(), mistakes, Value::prefix);
         let lock_suffix = root.read_or("lock_suffix", "/lock".to_owned(), mistakes, Value::suffix);
-        let identity = identity(root, &listen, admin_listen.as_ref(), mistakes);
+        let identity = identity::read(root, &listen, admin_listen.as_ref(), mistakes);
         check_addresses(&listen, admin_listen.as_ref(), mistakes);
         check_names(&prefix, &lock_suffix, mistakes);
         let data = root.read_or("data", DEFAULT_DATA.into(), mistakes, Value::folder);
@@ -264,36 +268,6 @@ impl Config {
             args: args.clone(),
         }
     }
-}
-
-fn identity(
-    root: &Section<'_>,
-    listen: &Found<SocketAddr>,
-    admin_listen: Option<&Found<SocketAddr>>,
-    mistakes: &mut Mistakes,
-) -> IdentityMode {
-    let section = root.table("identity", "identity.", mistakes);
-    section.check_keys(&["mode", "allow_remote_anonymous"], mistakes);
-    let mode = section.read_or("mode", IdentityMode::Anonymous, mistakes, |value| {
-        value.choice(&[("anonymous", IdentityMode::Anonymous), ("keys", IdentityMode::Keys)])
-    });
-    let allowed = section.read_or("allow_remote_anonymous", false, mistakes, Value::boolean).value;
-    if mode.value == IdentityMode::Anonymous && !allowed {
-        for (key, found) in [("listen", Some(listen)), ("admin_listen", admin_listen)] {
-            let Some(found) = found.filter(|found| !found.value.ip().is_loopback()) else {
-                continue;
-            };
-            let message = format!(
-                "`{key}`: {} can be reached from other machines, and without identity everyone \
-                 who reaches the server may do everything; use identity mode \"keys\" \
-                 (--identity keys), listen on 127.0.0.1, or allow it with \
-                 `allow_remote_anonymous = true` in [identity] (--allow-remote-anonymous)",
-                found.value
-            );
-            mistakes.add(&found.place, message);
-        }
-    }
-    mode.value
 }
 
 fn check_addresses(

@@ -62,7 +62,7 @@ impl Config {
             ("data", self.data != data),
             ("prefix", self.prefix != prefix),
             ("lock_suffix", self.lock_suffix != lock_suffix),
-            ("identity.mode", self.identity != identity),
+            ("identity", self.identity != identity),
             ("log_format", self.log_format != log_format),
             ("drain_wait", self.drain_wait != drain_wait),
             ("limits", self.limits != limits),

@@ -18,7 +18,7 @@ fn nothing_at_all_is_the_documented_defaults() {
     assert_eq!(config.data, Path::new("./leasehold-data"));
     assert_eq!((&*config.prefix, &*config.lock_suffix), ("/-/", "/lock"));
     assert_eq!(config.cors_origins, []);
-    assert_eq!(config.identity, IdentityMode::Anonymous);
+    assert_eq!(config.identity.mode(), IdentityMode::Anonymous);
     assert_eq!((config.log, config.log_format), (LogLevel::Info, LogFormat::Text));
     assert_eq!(config.drain_wait, Duration::from_secs(5));
     assert_eq!(config.limits, Limits::default());
@@ -91,7 +91,7 @@ fn every_key_is_read() {
     assert_eq!(tls.client_ca.unwrap(), Path::new("/etc/tls/clients.pem"));
     let origins: Vec<_> = config.cors_origins.iter().map(Origin::as_str).collect();
     assert_eq!(origins, ["https://app.example", "http://localhost:3000"]);
-    assert_eq!(config.identity, IdentityMode::Keys);
+    assert_eq!(config.identity.mode(), IdentityMode::Keys);
     assert_eq!(config.limits.max_locks, 1000);
     assert_eq!(config.limits.max_locks_per_holder, Some(7));
     assert_eq!(config.limits.max_waiters_per_principal, Some(8));
@@ -127,8 +127,8 @@ fn a_mistake_is_named_with_its_place_and_the_accepted_values() {
             "leasehold.toml:2:1: unknown key `limits.max_lock`; did you mean `max_locks`?",
         ),
         (
-            "[identity]\nmode = \"jwt\"",
-            "leasehold.toml:2:8: `identity.mode`: `jwt` is not \"anonymous\" or \"keys\"",
+            "[identity]\nmode = \"oidc\"",
+            "leasehold.toml:2:8: `identity.mode`: `oidc` is not \"anonymous\", \"keys\" or \"header\"",
         ),
         (
             "[limits]\nmax_buffered = \"64MB\"",
@@ -288,7 +288,7 @@ fn a_flag_goes_before_the_file_and_is_named_in_its_own_mistake() {
     assert_eq!(config.log, LogLevel::Error);
     assert_eq!(config.data, Path::new("./leasehold-data"), "an empty text is no setting");
     assert_eq!(config.cors_origins.len(), 2);
-    assert_eq!(config.identity, IdentityMode::Keys);
+    assert_eq!(config.identity.mode(), IdentityMode::Keys);
 
     let args = ServeArgs { log: Some("loud".to_owned()), ..ServeArgs::default() };
     assert_eq!(
@@ -344,4 +344,41 @@ fn a_burst_is_a_seconds_worth_and_nothing_without_a_rate() {
         let said = mistakes(&format!("[limits]\n{text}"));
         assert!(said.starts_with(told), "{said}");
     }
+}
+
+#[test]
+fn a_proxys_word_needs_its_field_its_address_and_roles() {
+    let header = "[identity]\nmode = \"header\"\n";
+    let config = from_text(&format!(
+        "{header}header = \"X-User\"\ntrusted_proxies = [\"::1\", \"10.0.0.0/8\"]\n\
+         default_role = \"reader\"\n[[identity.role]]\nvalue = \"ops\"\nrole = \"manager\"\n\
+         paths = [\"/a/**\"]"
+    ));
+    let Settings::Header(read) = config.unwrap().identity else { panic!("the mode is header") };
+    assert_eq!((read.name.as_str(), read.trusted.len()), ("x-user", 2));
+    assert!(read.map.everyone.is_some());
+    assert_eq!(read.map.by_value[0].0, "ops");
+    assert_eq!(read.map.by_value[0].1.patterns.len(), 1);
+    let told = mistakes(header);
+    for what in ["needs `header`", "needs `trusted_proxies`", "say what callers may do"] {
+        assert!(told.contains("leasehold.toml:2:1: ") && told.contains(what), "{told}");
+    }
+    let whole = format!("{header}default_role = \"reader\"\nheader = \"X-User\"\n");
+    for (text, what) in [
+        ("trusted_proxies = []", ":5:19: `identity.trusted_proxies`: nobody would be trusted"),
+        ("trusted_proxies = [\"10.0.0.0/33\"]", "`10.0.0.0/33` is neither an address nor"),
+        ("trusted_proxies = [\"::1\"]\nrole_header = \"Host\"", "`Host` has a meaning already"),
+        ("trusted_proxies = [\"::1\"]\nrole_header = \"a b\"", "`a b` is not the name of a header"),
+        ("trusted_proxies = [\"::1\"]\nkey_header = \"X-K\"", "is for the mode \"keys\""),
+        (
+            "trusted_proxies = [\"::1\"]\n[[identity.role]]\nrole = \"boss\"",
+            "`boss` is not \"reader\"",
+        ),
+        ("trusted_proxies = [\"::1\"]\n[[identity.role]]\nrole = \"admin\"", "has no `value`"),
+    ] {
+        let told = mistakes(&format!("{whole}{text}"));
+        assert!(told.contains(what), "{told}");
+    }
+    let told = mistakes("[identity]\nheader = \"X-User\"");
+    assert_eq!(told, "leasehold.toml:2:10: `identity.header` is for the mode \"header\"");
 }

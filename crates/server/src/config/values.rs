@@ -153,6 +153,18 @@ impl<'a> Value<'a> {
         texts.into_iter().map(|text| text.parse().map_err(|error| format!("{error}"))).collect()
     }
 
+    /// Several path patterns.
+    pub(super) fn patterns(self) -> Result<Vec<Pattern>, String> {
+        const EXPECTED: &str = "a list of patterns such as [\"/flags/{id}/**\"]";
+        match self {
+            Self::Toml(DeValue::Array(items)) => {
+                items.iter().map(|item| Value::Toml(item.get_ref()).pattern()).collect()
+            }
+            Self::Toml(other) => Err(mismatch(EXPECTED, other)),
+            Self::Text(_) => Err(format!("expected {EXPECTED}")),
+        }
+    }
+
     /// A path pattern.
     pub(super) fn pattern(self) -> Result<Pattern, String> {
         const EXPECTED: &str = "a pattern such as \"/flags/{id}/**\"";
