@@ -236,6 +236,7 @@ impl App {
         let caller = if public {
             leasehold_core::caller::Caller::anonymous()
         } else {
+            self.identity.prepare(&head.headers).await;
             let caller = self.identity.authenticate(&head.headers, arrival.peer)?;
             self.identity.take_out(&mut head.headers);
             seen.principal = Some(caller.principal.clone());

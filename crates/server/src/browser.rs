@@ -123,7 +123,7 @@ impl Browsers {
     pub fn new(origins: Vec<Origin>, identity: IdentityMode) -> Self {
         let is_ambient = match identity {
             IdentityMode::Anonymous | IdentityMode::Header => true,
-            IdentityMode::Keys => false,
+            IdentityMode::Keys | IdentityMode::Jwt => false,
         };
         Self { origins: ArcSwap::from_pointee(origins), is_ambient }
     }

@@ -43,7 +43,8 @@ pub fn document(prefix: &str, lock_suffix: &str) -> Value {
                 "bearer": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "An API key, where the server runs with `--identity keys`.",
+                    "description": "An API key where the server runs with `--identity keys`, the token \
+                                    of an identity provider with `--identity jwt`.",
                 },
                 "basic": {
                     "type": "http",

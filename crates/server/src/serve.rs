@@ -81,6 +81,15 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let engine = running.engine().clone();
     let settler = tokio::spawn(engine.clone().run());
     tokio::spawn(housekeeping(app.clone(), documents, stop.clone()));
+    tokio::spawn({
+        let (app, stop) = (app.clone(), stop.clone());
+        async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = app.identity.follow() => {}
+            }
+        }
+    });
 
     greet(&config, listener.local_addr());
     let drained = CancellationToken::new();
@@ -105,6 +114,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             _ = interrupts.recv() => break,
             _ = reloads.recv() => {
                 config = reload(config, &app, &running, tls.as_deref(), &log);
+                let app = app.clone();
+                tokio::spawn(async move { app.identity.refresh().await });
             }
         }
     }
@@ -175,6 +186,7 @@ async fn assemble(
     let follower = running.follower().context("the index has no follower")?;
 
     let identity = Identity::open(config.identity.clone(), &config.data)?;
+    identity.refresh().await;
     warn_of_identity(config, &identity);
     let trail = Readers::new(config.data.clone());
     let api = JsonApi::new(
@@ -264,7 +276,8 @@ fn warn_of_identity(config: &Config, identity: &Identity) {
         IdentityMode::Keys if identity.keys().is_some_and(crate::identity::KeyRing::is_empty) => {
             tracing::warn!("there are no keys yet: make one with `leasehold key add`");
         }
-        IdentityMode::Anonymous | IdentityMode::Keys | IdentityMode::Header => {}
+        IdentityMode::Anonymous | IdentityMode::Keys | IdentityMode::Header | IdentityMode::Jwt => {
+        }
     }
 }
 
@@ -376,6 +389,9 @@ fn greeting(config: &Config, address: SocketAddr) -> String {
     );
     if config.identity.mode() == IdentityMode::Header {
         return format!("{listens}every request has to come from a proxy that it trusts\n");
+    }
+    if config.identity.mode() == IdentityMode::Jwt {
+        return format!("{listens}every request needs a token of the issuer that it trusts\n");
     }
     if config.identity.mode() == IdentityMode::Keys {
         return format!(

@@ -16,6 +16,9 @@ pub(super) static UNAUTHENTICATED: Entry = Entry {
         "The API key in it is unknown here or has been revoked.",
         "The server learns who its callers are from a proxy in front of it, and the proxy did not \
          say it.",
+        "The server asks for a token that an issuer has signed (a JWT), and the one in the request \
+         has expired, is for somebody else, or was signed with a key that is not known. `detail` \
+         says which.",
     ],
     caller: "Send your key as `Authorization: Bearer KEY`, or as the password of Basic \
              authentication (`curl -u name:KEY`), or in the field that `WWW-Authenticate` names. \
@@ -23,7 +26,7 @@ pub(super) static UNAUTHENTICATED: Entry = Entry {
     operator: "Make a key with `leasehold key add NAME --role ROLE`; it is shown once, on the last \
                line. A running server takes it without a restart. If keys that worked are \
                refused, check that the server runs on the data folder they were made in. With the \
-               mode `header`, see that the proxy sets the field that `identity.header` names, once.",
+               mode `header`, see that the proxy sets the field that `identity.header` names, once; with `jwt`, compare issuer, audience, algorithm and keys with what is configured.",
     confused_with: &[not(
         Name::Forbidden,
         "`forbidden` (403) is for a caller who is known and may not do this; other credentials \

@@ -70,12 +70,13 @@ pub struct ServeArgs {
     #[arg(long, value_name = "ORIGINS", env = "LEASEHOLD_CORS_ORIGINS")]
     pub cors_origins: Option<String>,
 
-    /// How callers are told apart: anonymous, keys or header [default: anonymous]
+    /// How callers are told apart: anonymous, keys, header or jwt [default: anonymous]
     ///
     /// `anonymous`: everyone is the same caller with every permission, and the token alone proves
     /// who holds a lock. Then the server listens on loopback only, unless told otherwise.
     /// `keys`: each caller has a key, made by `leasehold key add`.
     /// `header`: a proxy in front says who it is, in a field that the configuration file names.
+    /// `jwt`: each caller has a token that an issuer named there has signed.
     #[arg(long, value_name = "MODE", env = "LEASEHOLD_IDENTITY")]
     pub identity: Option<String>,
 

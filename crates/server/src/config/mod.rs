@@ -47,6 +47,8 @@ pub enum IdentityMode {
     Keys,
     /// By what a trusted proxy says.
     Header,
+    /// By a token that somebody else has signed.
+    Jwt,
 }
 
 /// How much is logged.

@@ -128,7 +128,7 @@ fn a_mistake_is_named_with_its_place_and_the_accepted_values() {
         ),
         (
             "[identity]\nmode = \"oidc\"",
-            "leasehold.toml:2:8: `identity.mode`: `oidc` is not \"anonymous\", \"keys\" or \"header\"",
+            "leasehold.toml:2:8: `identity.mode`: `oidc` is not \"anonymous\", \"keys\", \"header\" or \"jwt\"",
         ),
         (
             "[limits]\nmax_buffered = \"64MB\"",
@@ -381,4 +381,43 @@ fn a_proxys_word_needs_its_field_its_address_and_roles() {
     }
     let told = mistakes("[identity]\nheader = \"X-User\"");
     assert_eq!(told, "leasehold.toml:2:10: `identity.header` is for the mode \"header\"");
+}
+
+#[test]
+fn tokens_need_their_keys_their_issuer_and_their_audience() {
+    let jwt = "[identity]\nmode = \"jwt\"\n";
+    let whole = format!(
+        "{jwt}jwks = \"https://id.example/jwks.json\"\nissuer = \"https://id.example/\"\n\
+         default_role = \"reader\"\n"
+    );
+    let config = from_text(&format!("{whole}audience = \"leasehold\"")).unwrap();
+    let Settings::Jwt(read) = config.identity else { panic!("the mode is jwt") };
+    assert_eq!(read.jwks.to_string(), "https://id.example/jwks.json");
+    assert_eq!(read.audience, ["leasehold"]);
+    assert_eq!((read.leeway, &*read.principal_claim), (Duration::from_secs(60), "sub"));
+    let shared = |algorithm: &jsonwebtoken::Algorithm| format!("{algorithm:?}").starts_with("HS");
+    assert!(read.algorithms.len() == 9 && !read.algorithms.iter().any(shared));
+    let told = mistakes(jwt);
+    for what in ["needs `jwks`", "needs `issuer`", "needs `audience`", "say what callers may do"] {
+        assert!(told.contains(what), "{told}");
+    }
+    for (text, what) in [
+        ("audience = 1", ":6:12: `identity.audience`: expected a text or a list of texts"),
+        ("audience = []\nalgorithms = []", "no token would count"),
+        ("audience = []\nalgorithms = [\"none\"]", "`none` is not \"RS256\", "),
+        ("audience = []\nleeway = \"1h\"", ":7:10: `identity.leeway`: expected at most 10m"),
+        ("audience = []\nheader = \"X-User\"", "`identity.header` is for the mode \"header\""),
+        ("audience = []\nprincipal_claim = \"\"", "expected a text that is not empty"),
+    ] {
+        let told = mistakes(&format!("{whole}{text}"));
+        assert!(told.contains(what), "{told}");
+    }
+    for (jwks, what) in [
+        ("ftp://id.example/", "`ftp://id.example/` is not the path of a file, or an address"),
+        ("https://a:hunter2@id.example/", "an address with a password in it is not taken"),
+        ("", "expected the path of a file"),
+    ] {
+        let told = mistakes(&whole.replace("https://id.example/jwks.json", jwks));
+        assert!(told.contains(what) && !told.contains("hunter2"), "{told}");
+    }
 }

@@ -1,11 +1,15 @@
 //! Identity: who sends a request.
 //!
 //! In anonymous mode nobody is asked. In keys mode everybody shows an API key, and the principal
-//! is the key's name. In header mode a proxy in front says who it is. What a caller may do is in
-//! the key's roles, or follows from what the proxy says of it; whether that is enough is decided
-//! where the request is understood.
+//! is the key's name. In header mode a proxy in front says who it is, in JWT mode a token that
+//! somebody else has signed. What a caller may do is in the key's roles, or follows from what the
+//! proxy or the token says of it; whether that is enough is decided where the request is
+//! understood.
 
+mod fetch;
 mod header;
+mod jwks;
+mod jwt;
 mod key;
 mod ring;
 mod roles;
@@ -13,7 +17,7 @@ mod store;
 
 use std::net::IpAddr;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
@@ -23,6 +27,9 @@ use leasehold_core::caller::Caller;
 use leasehold_problems::{Name, Problem};
 
 pub use self::header::HeaderSettings;
+pub use self::jwks::{JwksError, JwksSource};
+use self::jwt::Jwt;
+pub use self::jwt::JwtSettings;
 pub use self::key::NewKey;
 pub use self::ring::KeyRing;
 pub use self::roles::RoleMap;
@@ -50,6 +57,19 @@ pub enum Settings {
     },
     /// By what a proxy says.
     Header(HeaderSettings),
+    /// By a signed token.
+    Jwt(JwtSettings),
+}
+
+/// Why callers cannot be told apart.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The API keys cannot be read.
+    #[error(transparent)]
+    Keys(#[from] KeyStoreError),
+    /// The keys that tokens are signed with cannot be read.
+    #[error("`identity.jwks` cannot be used")]
+    Jwks(#[from] JwksError),
 }
 
 impl Settings {
@@ -60,6 +80,7 @@ impl Settings {
             Self::Anonymous => IdentityMode::Anonymous,
             Self::Keys { .. } => IdentityMode::Keys,
             Self::Header(_) => IdentityMode::Header,
+            Self::Jwt(_) => IdentityMode::Jwt,
         }
     }
 }
@@ -76,6 +97,7 @@ enum Mode {
     Anonymous(Caller),
     Keys { ring: KeyRing, header: Option<HeaderName> },
     Header(HeaderSettings),
+    Jwt(Jwt),
 }
 
 impl Identity {
@@ -83,13 +105,14 @@ impl Identity {
     ///
     /// # Errors
     /// When there are keys and they cannot be read.
-    pub fn open(settings: Settings, data: &Path) -> Result<Self, KeyStoreError> {
+    pub fn open(settings: Settings, data: &Path) -> Result<Self, IdentityError> {
         let mode = match settings {
             Settings::Anonymous => Mode::Anonymous(Caller::anonymous()),
             Settings::Keys { header } => {
                 Mode::Keys { ring: KeyRing::open(KeyStore::new(data))?, header }
             }
             Settings::Header(settings) => Mode::Header(settings),
+            Settings::Jwt(settings) => Mode::Jwt(Jwt::open(settings)?),
         };
         Ok(Self { mode, started: Instant::now() })
     }
@@ -103,6 +126,36 @@ impl Identity {
         }
     }
 
+    /// Reads again what is kept elsewhere and changes there: the keys that tokens are signed with.
+    /// Those known before stay if that fails, and the log says so.
+    pub async fn refresh(&self) {
+        if let Mode::Jwt(jwt) = &self.mode
+            && let Err(error) = jwt.keys.refresh().await
+        {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the keys of tokens stay as they are"
+            );
+        }
+    }
+
+    /// Does so from time to time, so that keys that are gone do not count for ever.
+    pub async fn follow(&self) {
+        const EVERY: Duration = Duration::from_secs(300);
+        loop {
+            tokio::time::sleep(EVERY).await;
+            self.refresh().await;
+        }
+    }
+
+    /// Gets what [`Identity::authenticate`] needs for a request with these fields, where that is
+    /// not here yet.
+    pub async fn prepare(&self, headers: &HeaderMap) {
+        if let Mode::Jwt(jwt) = &self.mode {
+            jwt.prepare(headers, self.started.elapsed()).await;
+        }
+    }
+
     /// Who sends a request with these fields from this address.
     ///
     /// # Errors
@@ -113,6 +166,7 @@ impl Identity {
             Mode::Anonymous(caller) => Ok(caller.clone()),
             Mode::Keys { ring, header } => self.by_key(ring, header.as_ref(), headers),
             Mode::Header(settings) => settings.authenticate(headers, peer),
+            Mode::Jwt(jwt) => jwt.authenticate(headers),
         }
     }
 
