@@ -98,7 +98,7 @@ impl Session {
 
 /// Whether the lock was not had because of others, and may be had later.
 pub(crate) fn is_busy(error: &Error) -> bool {
-    [Name::Locked, Name::Frozen, Name::QueueFull, Name::TooManyLocks]
+    [Name::Locked, Name::Frozen, Name::RateLimited, Name::QueueFull, Name::TooManyLocks]
         .iter()
         .any(|name| error.is(*name))
 }

@@ -256,6 +256,8 @@ fn every_answer_to_a_listed_origin_has_the_cors_fields() {
             "Preference-Applied",
             "Idempotency-Replayed",
             "X-Lock-Requested-By",
+            "RateLimit",
+            "RateLimit-Policy",
         ] {
             assert!(exposed.contains(name), "{exposed}");
         }

@@ -287,3 +287,60 @@ fn what_large_answers_take_of_memory_is_bounded_and_a_write_is_told_all_the_same
     until("room for a reader", || (server.get("/large").status == 200).then_some(()));
     drop(readers);
 }
+
+#[test]
+fn one_principal_has_no_more_locks_and_waiters_than_the_server_allows() {
+    let limits = "[limits]\nmax_locks_per_holder = 2\nmax_waiters_per_principal = 1\n";
+    let server =
+        Setup::default().config(limits).key("alice", "writer", None).key("bob", "writer", None);
+    let server = server.start();
+    let first = server.lock_by("alice", "/a", json!({}));
+    server.lock_by("alice", "/b", json!({}));
+    let full = server.by("alice", "POST", "/c/lock").json(json!({})).send();
+    assert_eq!(full.problem(429, "too-many-locks")["limit"], 2);
+    server.lock_by("bob", "/c", json!({}));
+    let waiter = server.by("bob", "POST", "/a/lock?wait=20").spawn();
+    until("the queue", || {
+        let seen = server.by("bob", "GET", "/a/lock").send().json();
+        (seen["queue"].as_array()?.len() == 1).then_some(())
+    });
+    let full = server.by("bob", "POST", "/b/lock?wait=20").send();
+    let problem = full.problem(429, "queue-full");
+    assert_eq!(problem["limit"], 1);
+    assert!(problem["detail"].as_str().unwrap().contains("of yours"), "{problem}");
+    assert!(full.field("retry-after").is_some());
+    // Who does not wait is not a waiter.
+    server.by("bob", "POST", "/b/lock").send().problem(423, "locked");
+    server.by("alice", "DELETE", "/a/lock").token(&first).send().ok(204);
+    waiter.join().unwrap().ok(201);
+}
+
+#[test]
+fn who_sends_too_many_requests_is_told_how_many_are_left_and_when() {
+    let limits = "[limits]\nrequests_per_second = 1\nrequest_burst = 3\n";
+    let server =
+        Setup::default().config(limits).key("alice", "writer", None).key("bob", "writer", None);
+    let server = server.start();
+    let mut left = Vec::new();
+    let refused = until("a refusal", || {
+        let reply = server.by("alice", "GET", "/a").send();
+        assert_eq!(reply.field("ratelimit-policy"), Some("\"requests\";q=3;w=3"), "{reply:?}");
+        left.push(reply.field("ratelimit").unwrap().to_owned());
+        (reply.status == 429).then_some(reply)
+    });
+    assert_eq!(left[0], "\"requests\";r=2;t=1");
+    assert!(left.last().unwrap().starts_with("\"requests\";r=0;t=3"), "{left:?}");
+    assert_eq!(refused.problem(429, "rate-limited")["limit"], 1);
+    assert_eq!(refused.field("retry-after"), Some("1"));
+    // A write is refused before anything of it is carried out.
+    until("another refusal", || {
+        let reply = server.by("alice", "PUT", "/w").json(json!(1)).send();
+        (reply.status == 429).then_some(())
+    });
+    // Others, and what needs no identity, are not concerned.
+    server.by("bob", "GET", "/a").send().problem(404, "not-found");
+    let health = server.get("/-/health/live").ok(200);
+    assert_eq!(health.field("ratelimit"), None);
+    // It passes.
+    until("the bucket", || (server.by("alice", "GET", "/a").send().status == 404).then_some(()));
+}

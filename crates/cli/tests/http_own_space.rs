@@ -44,6 +44,7 @@ fn every_problem_of_the_catalogue_has_its_page_in_both_forms() {
         "locked",
         "frozen",
         "precondition-required",
+        "rate-limited",
         "queue-full",
         "too-many-locks",
         "unavailable",

@@ -148,7 +148,14 @@ impl LockTable {
 
     fn room_in_queue(&self, command: &Acquire, places: &[Place]) -> Result<(), AcquireRefusal> {
         if self.limits.max_waiters <= self.parked.len() + self.away.len() {
-            return Err(AcquireRefusal::TooManyWaiters);
+            let limit = u64::try_from(self.limits.max_waiters).unwrap_or(u64::MAX);
+            return Err(AcquireRefusal::TooManyWaiters { limit, of_principal: false });
+        }
+        if let Some(limit) = self.limits.max_waiters_per_principal {
+            let waiting = self.waiters_of.get(&command.caller.principal).copied().unwrap_or(0);
+            if limit <= waiting {
+                return Err(AcquireRefusal::TooManyWaiters { limit, of_principal: true });
+            }
         }
         for (place, resource) in places.iter().zip(command.want.resources().iter()) {
             let here = place.path.last().filter(|_| place.exact);
@@ -266,7 +273,9 @@ impl LockTable {
             let limit = u64::try_from(self.limits.max_locks).unwrap_or(u64::MAX);
             return Err(AcquireRefusal::TooManyLocks { limit, of_holder: false });
         }
-        if let Some(limit) = command.limits.max_locks_per_holder {
+        let (rule, server) =
+            (command.limits.max_locks_per_holder, self.limits.max_locks_per_holder);
+        if let Some(limit) = rule.into_iter().chain(server).min() {
             let held = self.state.per_holder.get(&command.caller.principal).copied().unwrap_or(0);
             if limit <= held {
                 return Err(AcquireRefusal::TooManyLocks { limit, of_holder: true });

@@ -110,6 +110,7 @@ impl LockTable {
         }
         self.parked_timers.insert((until, waiter));
         let attached = vec![true; nodes.len()];
+        self.count_waiter(&command.caller.principal);
         self.parked.insert(
             waiter,
             Parked {
@@ -256,6 +257,7 @@ impl LockTable {
     /// Takes a parked acquire out, and lets whoever it was in the way of look again.
     pub(crate) fn unpark(&mut self, waiter: WaiterId, now: Now) -> Option<Parked> {
         let parked = self.parked.remove(&waiter)?;
+        self.uncount_waiter(&parked.command.caller.principal);
         for (&node, &attached) in parked.nodes.iter().zip(&parked.attached) {
             if attached {
                 self.state.tree.detach_parked(node, waiter);
@@ -379,12 +381,14 @@ impl LockTable {
             *self.away_at.entry(resource.clone()).or_default() += 1;
         }
         let Idempotency { key, digest } = idempotency;
+        self.count_waiter(&principal);
         self.away.insert(waiter, Away { until, principal, key, digest, resources });
     }
 
     /// A waiter comes back, or has been away for too long.
     pub(crate) fn forget_away(&mut self, waiter: WaiterId) {
         let Some(away) = self.away.remove(&waiter) else { return };
+        self.uncount_waiter(&away.principal);
         self.parked_timers.remove(&(away.until, waiter));
         self.parked_keys.remove(&(away.principal, away.key));
         for resource in away.resources.iter() {
@@ -393,6 +397,19 @@ impl LockTable {
                 if *count == 0 {
                     self.away_at.remove(resource);
                 }
+            }
+        }
+    }
+
+    fn count_waiter(&mut self, principal: &Principal) {
+        *self.waiters_of.entry(principal.clone()).or_default() += 1;
+    }
+
+    fn uncount_waiter(&mut self, principal: &Principal) {
+        if let Some(count) = self.waiters_of.get_mut(principal) {
+            *count -= 1;
+            if *count == 0 {
+                self.waiters_of.remove(principal);
             }
         }
     }
@@ -448,6 +465,8 @@ impl LockTable {
     pub(crate) fn assert_queue(&self, now: Now) {
         let is_claimed = |parked: &&Parked| matches!(parked.phase, Phase::Claimed { .. });
         assert_eq!(self.claimed, self.parked.values().filter(is_claimed).count());
+        let counted: u64 = self.waiters_of.values().sum();
+        assert_eq!(counted, (self.parked.len() + self.away.len()) as u64);
         for (&waiter, parked) in &self.parked {
             assert!(self.parked_timers.contains(&(parked.until, waiter)), "{waiter:?} has no end");
             let watching = match &parked.phase {

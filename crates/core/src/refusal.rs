@@ -89,9 +89,14 @@ pub enum AcquireRefusal {
         /// The resource.
         resource: Resource,
     },
-    /// The server has as many waiters as it takes.
+    /// There are as many waiters as the server, or one principal, may have.
     #[error("there are too many waiters")]
-    TooManyWaiters,
+    TooManyWaiters {
+        /// How many there may be.
+        limit: u64,
+        /// Whether the limit is the principal's; else the server's.
+        of_principal: bool,
+    },
     /// There are as many locks as the server, or one holder, may have.
     #[error("there are too many locks")]
     TooManyLocks {

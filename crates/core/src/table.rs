@@ -39,11 +39,20 @@ pub struct TableLimits {
     pub max_locks: usize,
     /// The most parked acquires.
     pub max_waiters: usize,
+    /// The most live locks of one holder, wherever they are; none: no limit.
+    pub max_locks_per_holder: Option<u64>,
+    /// The most parked acquires of one principal; none: no limit.
+    pub max_waiters_per_principal: Option<u64>,
 }
 
 impl Default for TableLimits {
     fn default() -> Self {
-        Self { max_locks: 10_000_000, max_waiters: 100_000 }
+        Self {
+            max_locks: 10_000_000,
+            max_waiters: 100_000,
+            max_locks_per_holder: None,
+            max_waiters_per_principal: None,
+        }
     }
 }
 
@@ -93,6 +102,8 @@ pub struct LockTable {
     pub(crate) away: BTreeMap<WaiterId, crate::queue::Away>,
     /// How many that are away have a place in the queue of each resource.
     pub(crate) away_at: HashMap<crate::resource::Resource, usize, foldhash::quality::FixedState>,
+    /// How many acquires each principal has parked or away.
+    pub(crate) waiters_of: HashMap<Principal, u64, foldhash::quality::FixedState>,
     pub(crate) to_wake: VecDeque<Blocker>,
     pub(crate) waking: bool,
     /// How many parked acquires are claimed.
@@ -124,7 +135,8 @@ impl LockTable {
             uncollected: BTreeMap::new(),
             uncollected_timers: BTreeSet::new(),
             away: BTreeMap::new(),
-            away_at: HashMap::with_hasher(hasher),
+            away_at: HashMap::with_hasher(hasher.clone()),
+            waiters_of: HashMap::with_hasher(hasher),
             to_wake: VecDeque::new(),
             waking: false,
             claimed: 0,

@@ -250,14 +250,56 @@ fn a_waiter_is_held_to_the_limit_also_when_its_turn_comes() {
 #[test]
 fn the_table_has_no_more_locks_and_waiters_than_it_may() {
     check_with(
-        TableLimits { max_locks: 2, max_waiters: 1 },
+        TableLimits { max_locks: 2, max_waiters: 1, ..TableLimits::default() },
         "
         0s  alice acquires /a 10s          -> fence 1
         0s  bob   acquires /a 10s wait 5s  -> waits
-        0s  carol acquires /a 10s wait 5s  -> too-many-waiters
+        0s  carol acquires /a 10s wait 5s  -> too-many-waiters 1 all
         0s  carol acquires /a 10s          -> locked by 1 behind 1
         0s  alice acquires /b 10s          -> fence 2
         0s  alice acquires /c 10s          -> too-many-locks 2 all
+        ",
+    );
+}
+
+#[test]
+fn one_holder_has_no_more_locks_and_waiters_than_the_table_allows() {
+    check_with(
+        TableLimits {
+            max_locks_per_holder: Some(2),
+            max_waiters_per_principal: Some(2),
+            ..TableLimits::default()
+        },
+        "
+        0s  alice acquires /a 10s                -> fence 1
+        0s  alice acquires /b 10s each 9         -> fence 2
+        0s  alice acquires /c 10s each 9         -> too-many-locks 2 each
+        0s  carol acquires /c 10s each 1         -> fence 3
+        0s  carol acquires /d 10s each 1         -> too-many-locks 1 each
+        0s  bob   acquires /a 10s wait 5s        -> waits
+        0s  bob   acquires /b 10s wait 1s key k  -> waits
+        0s  bob   acquires /c 10s wait 5s        -> too-many-waiters 2 each
+        0s  bob   acquires /c 10s                -> locked by 3
+        0s  dave  acquires /a 10s wait 5s        -> waits
+        ",
+    );
+}
+
+#[test]
+fn who_has_left_the_queue_does_not_count_as_a_waiter_and_who_keeps_a_place_does() {
+    check_with(
+        TableLimits { max_waiters_per_principal: Some(1), ..TableLimits::default() },
+        "
+        0s   alice acquires /a 60s                -> fence 1
+        0s   alice acquires /b 60s                -> fence 2
+        0s   bob   acquires /a 60s wait 5s        -> waits
+        1s   bob   leaves                         -> left
+        1s   bob   acquires /a 60s wait 5s key k  -> waits
+        6s                                        -> bob: locked by 1 waited 5s
+        7s   bob   acquires /b 60s wait 5s        -> too-many-waiters 1 each
+        7s   bob   acquires /a 60s wait 5s key k  -> waits
+        12s                                       -> bob: locked by 1 waited 5s
+        18s  bob   acquires /b 60s wait 5s        -> waits
         ",
     );
 }

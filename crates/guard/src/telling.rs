@@ -114,9 +114,10 @@ impl Telling<'_> {
             )
             .with("resource", resource.as_str())
             .retry_after(1),
-            AcquireRefusal::TooManyWaiters => {
-                Problem::new(Name::QueueFull, "As many requests wait as this server lets wait.")
-                    .retry_after(1)
+            AcquireRefusal::TooManyWaiters { limit, of_principal } => {
+                let whose = if of_principal { " of yours" } else { "" };
+                let detail = format!("As many requests{whose} wait as this server lets wait.");
+                Problem::new(Name::QueueFull, detail).with("limit", limit).retry_after(1)
             }
             AcquireRefusal::TooManyLocks { limit, of_holder } => {
                 let whose = if of_holder { "you may hold" } else { "this server keeps" };

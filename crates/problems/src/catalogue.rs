@@ -239,6 +239,7 @@ catalogue! {
     Locked locked::LOCKED;
     Frozen locked::FROZEN;
     PreconditionRequired precondition::PRECONDITION_REQUIRED;
+    RateLimited limit::RATE_LIMITED;
     QueueFull limit::QUEUE_FULL;
     TooManyLocks limit::TOO_MANY_LOCKS;
     UpstreamUnreachable upstream::UPSTREAM_UNREACHABLE;
@@ -368,7 +369,7 @@ mod tests {
         ),
         (423, &["locked", "frozen"]),
         (428, &["precondition-required"]),
-        (429, &["queue-full", "too-many-locks"]),
+        (429, &["rate-limited", "queue-full", "too-many-locks"]),
         (502, &["upstream-unreachable"]),
         (503, &["unavailable", "storage-failure"]),
         (504, &["upstream-timeout"]),

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -37,6 +38,7 @@ use crate::identity::Identity;
 use crate::listener::Connections;
 use crate::log::Access;
 use crate::metrics::Metrics;
+use crate::rate::{RateLimiter, Standing};
 use crate::request_body::timed;
 use crate::request_id::RequestIds;
 use crate::trail::Readers;
@@ -54,6 +56,9 @@ pub(crate) struct App {
     pub(crate) api: JsonApi,
     pub(crate) rules: Arc<ArcSwap<Rules>>,
     pub(crate) identity: Identity,
+    /// None: nobody's requests are counted.
+    pub(crate) rate: Option<RateLimiter>,
+    pub(crate) started: Instant,
     pub(crate) browsers: Browsers,
     pub(crate) ids: RequestIds,
     pub(crate) metrics: Arc<Metrics>,
@@ -64,6 +69,8 @@ pub(crate) struct App {
     pub(crate) underway: Arc<crate::watch::Underway>,
     pub(crate) prefix: String,
     pub(crate) lock_suffix: String,
+    /// Whether clients reach the server over TLS.
+    pub(crate) is_https: bool,
     pub(crate) body_timeout: Duration,
     pub(crate) memory: Arc<Memory>,
     pub(crate) stop: tokio_util::sync::CancellationToken,
@@ -76,8 +83,10 @@ pub(crate) struct Service {
     /// Whether only operators reach this listener: it serves the server's own space alone, and
     /// metrics to everyone.
     pub(crate) admin: bool,
-    /// The address of the peer, without its port.
-    pub(crate) peer: Arc<str>,
+    /// The address of the peer.
+    pub(crate) peer: IpAddr,
+    /// The same, as it is told.
+    pub(crate) remote_addr: Arc<str>,
 }
 
 impl tower_service::Service<Request<Incoming>> for Service {
@@ -92,8 +101,8 @@ impl tower_service::Service<Request<Incoming>> for Service {
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
         let service = self.clone();
         Box::pin(async move {
-            let Self { app, admin, peer } = service;
-            Ok(app.answer(request, admin, peer).await)
+            let Self { app, admin, peer, remote_addr } = service;
+            Ok(app.answer(request, admin, peer, remote_addr).await)
         })
     }
 }
@@ -101,6 +110,7 @@ impl tower_service::Service<Request<Incoming>> for Service {
 /// What is known of a request before it is known who asks.
 struct Arrival {
     request_id: Arc<str>,
+    peer: IpAddr,
     remote_addr: Arc<str>,
     memory: Option<Arc<Share>>,
 }
@@ -110,6 +120,7 @@ struct Arrival {
 struct Seen {
     resource: Option<Resource>,
     principal: Option<Principal>,
+    standing: Option<Standing>,
 }
 
 impl App {
@@ -117,7 +128,8 @@ impl App {
         &self,
         request: Request<Incoming>,
         admin: bool,
-        peer: Arc<str>,
+        peer: IpAddr,
+        remote_addr: Arc<str>,
     ) -> Response<Body> {
         let began = Instant::now();
         let _underway = self.underway.one();
@@ -146,21 +158,24 @@ impl App {
                 head.extensions.clear();
                 if self.guard.upstream().streams() {
                     head.extensions.insert(CameFrom {
-                        peer: peer.clone(),
-                        is_https: false,
-                        is_trusted: false,
+                        peer: remote_addr.clone(),
+                        is_https: self.is_https,
+                        is_trusted: self.identity.trusts(peer),
                     });
                     if let Some(upgrade) = upgrade {
                         head.extensions.insert(upgrade);
                     }
                 }
-                let arrival = Arrival { request_id: id.shared(), remote_addr: peer, memory };
+                let arrival = Arrival { request_id: id.shared(), peer, remote_addr, memory };
                 let answered =
                     self.dispatch(Request::from_parts(head, body), admin, arrival, &mut seen).await;
                 let mut response = match answered.and_then(|response| self.fit(&method, response)) {
                     Ok(response) => response,
                     Err(problem) => self.refuse(&problem, &path, id.as_str(), &method, &seen),
                 };
+                if let Some(standing) = &seen.standing {
+                    standing.tell(response.headers_mut());
+                }
                 self.browsers.decorate(origin.as_ref(), response.headers_mut());
                 response
             }
@@ -213,10 +228,10 @@ impl App {
         arrival: Arrival,
         seen: &mut Seen,
     ) -> Answer {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         check_host(&head)?;
         if matches!(head.method, Method::CONNECT | Method::TRACE) {
-            self.identity.authenticate(&head.headers)?;
+            self.identity.authenticate(&head.headers, arrival.peer)?;
             return Err(Box::new(
                 Problem::new(
                     Name::MethodNotAllowed,
@@ -246,8 +261,15 @@ impl App {
         let caller = if public {
             leasehold_core::caller::Caller::anonymous()
         } else {
-            let caller = self.identity.authenticate(&head.headers)?;
+            self.identity.prepare(&head.headers).await;
+            let caller = self.identity.authenticate(&head.headers, arrival.peer)?;
+            self.identity.take_out(&mut head.headers);
             seen.principal = Some(caller.principal.clone());
+            if let Some(rate) = &self.rate {
+                let standing = rate.take(&caller.principal, self.started.elapsed());
+                seen.standing = Some(standing);
+                standing.check()?;
+            }
             caller
         };
         let asked = match &found {
@@ -257,7 +279,7 @@ impl App {
             }
             Some(Err(_)) | None => None,
         };
-        let Arrival { request_id, remote_addr, memory } = arrival;
+        let Arrival { request_id, remote_addr, memory, .. } = arrival;
         let call = Call { caller, request_id, remote_addr: Some(remote_addr), asked, memory };
         let request = Request::from_parts(head, body);
         if let Some(rest) = own {

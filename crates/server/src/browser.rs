@@ -29,7 +29,8 @@ use crate::config::IdentityMode;
 /// What a page's script may read of an answer. Browsers do not understand `X-Lock-*`.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
     "ETag, Location, Retry-After, Link, Lock-Token, Preference-Applied, Idempotency-Replayed, \
-     X-Lock-Fence, X-Lock-Id, X-Lock-Holder, X-Lock-Requested-By",
+     X-Lock-Fence, X-Lock-Id, X-Lock-Holder, X-Lock-Requested-By, RateLimit, \
+     RateLimit-Policy",
 );
 
 const METHODS: HeaderValue =
@@ -111,15 +112,20 @@ fn default_port(scheme: &str) -> u16 {
 #[derive(Debug)]
 pub struct Browsers {
     origins: ArcSwap<Vec<Origin>>,
-    anonymous: bool,
+    /// Whether a request needs nothing that a page of another site could not make a browser send:
+    /// nobody is asked, or a proxy asks for a cookie.
+    is_ambient: bool,
 }
 
 impl Browsers {
     /// Pages of `origins` may call a server that tells its callers apart in this way.
     #[must_use]
     pub fn new(origins: Vec<Origin>, identity: IdentityMode) -> Self {
-        let anonymous = identity == IdentityMode::Anonymous;
-        Self { origins: ArcSwap::from_pointee(origins), anonymous }
+        let is_ambient = match identity {
+            IdentityMode::Anonymous | IdentityMode::Header => true,
+            IdentityMode::Keys | IdentityMode::Jwt => false,
+        };
+        Self { origins: ArcSwap::from_pointee(origins), is_ambient }
     }
 
     /// From now on, pages of these origins may.
@@ -152,12 +158,12 @@ impl Browsers {
         Some(response)
     }
 
-    /// Refuses what another site made a browser send, in anonymous mode.
+    /// Refuses what another site made a browser send, where that proves nothing of the caller.
     ///
     /// # Errors
     /// `403 forbidden`.
     pub fn check(&self, head: &Parts) -> Result<(), Box<Problem>> {
-        if !self.anonymous {
+        if !self.is_ambient {
             return Ok(());
         }
         if let Some(origin) = head.headers.get(ORIGIN) {

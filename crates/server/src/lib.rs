@@ -1,8 +1,8 @@
 //! Configuration, identity, routes, listener, shutdown, metrics.
 //!
 //! Modules in reading order: what the operator said ([`config`]), how connections are taken
-//! ([`listener`]), what each request is called ([`request_id`]) and how it is read
-//! ([`request_body`]), who sends it ([`identity`], [`browser`]), and what is told of it ([`log`],
+//! ([`listener`], [`tls`]), what each request is called ([`request_id`]) and how it is read
+//! ([`request_body`]), who sends it ([`identity`], [`browser`]) and how often ([`rate`]), and what is told of it ([`log`],
 //! [`metrics`]). [`app`] answers a request: the server's own space ([`own_space`], with
 //! [`check`], [`batch`], [`judge`], [`audit_api`] and [`openapi`]), the lock endpoints, and everything else
 //! through the guard. [`serve()`] puts them together.
@@ -23,10 +23,12 @@ pub mod log;
 pub mod metrics;
 pub mod openapi;
 mod own_space;
+pub mod rate;
 pub mod request_body;
 pub mod request_id;
 pub mod rules_check;
 mod serve;
+pub mod tls;
 pub mod token_key;
 mod trail;
 mod watch;

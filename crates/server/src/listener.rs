@@ -4,9 +4,12 @@
 //! - A connection that does not bring a whole request head within `header_timeout` is closed, at
 //!   its start and between requests. hyper does that once it knows the version; a client that
 //!   does not even get that far is closed here.
-//! - At `max_connections`, one more is told `503` and closed at once. It is not left in the
-//!   backlog: there its client would count a lock's time without knowing whether anyone listens,
-//!   and whoever balances load would see nothing wrong here.
+//! - A TLS handshake and the first request head have that time together. A connection counts from
+//!   its first byte, so one that shakes hands has a place already.
+//! - At `max_connections`, one more is told `503` and closed at once; where TLS is spoken it is
+//!   just closed, for a handshake is what costs most. It is not left in the backlog: there its
+//!   client would count a lock's time without knowing whether anyone listens, and whoever balances
+//!   load would see nothing wrong here.
 //! - A client that takes nothing of an answer for `answer_timeout` is closed.
 //! - The loop outlives every error of `accept`. Without free descriptors it waits, longer each
 //!   time, up to a second.
@@ -15,6 +18,7 @@
 //!
 //! Deliberately absent: what the requests mean.
 
+mod handshake;
 mod progress;
 
 use std::convert::Infallible;
@@ -34,16 +38,18 @@ use hyper_util::server::conn::auto;
 use leasehold_guard::body::Body;
 use leasehold_problems::{Context, Name, PROBLEM_JSON, Problem};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
 use crate::config::Config;
+use crate::tls::Tls;
 
+use self::handshake::shake_hands;
 use self::progress::Progress;
 
 /// How many connections the system keeps ready for us to accept.
@@ -150,6 +156,7 @@ pub struct Listener {
     socket: TcpListener,
     address: SocketAddr,
     settings: Settings,
+    tls: Option<Arc<Tls>>,
     connections: Connections,
 }
 
@@ -165,7 +172,13 @@ impl Listener {
         socket.bind(address)?;
         let socket = socket.listen(BACKLOG)?;
         let address = socket.local_addr()?;
-        Ok(Self { socket, address, settings, connections: Connections::default() })
+        Ok(Self { socket, address, settings, tls: None, connections: Connections::default() })
+    }
+
+    /// The same, speaking TLS.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<Arc<Tls>>) -> Self {
+        Self { tls, ..self }
     }
 
     /// The address that was bound, with the real port.
@@ -193,7 +206,7 @@ impl Listener {
         S: Clone + Send + 'static,
         S::Future: Send + 'static,
     {
-        let Self { mut socket, settings, connections, .. } = self;
+        let Self { mut socket, settings, tls, connections, .. } = self;
         let shutdown_timeout = settings.shutdown_timeout;
         let cut = CancellationToken::new();
         let keeper = Keeper {
@@ -201,6 +214,7 @@ impl Listener {
             turned_away: Arc::new(Semaphore::new(MAX_TURNED_AWAY)),
             http: Arc::new(http(&settings)),
             settings: Arc::new(settings),
+            tls,
             connections,
             tasks: TaskTracker::new(),
             stop: stop.clone(),
@@ -292,6 +306,7 @@ struct Keeper {
     turned_away: Arc<Semaphore>,
     http: Arc<auto::Builder<TokioExecutor>>,
     settings: Arc<Settings>,
+    tls: Option<Arc<Tls>>,
     connections: Connections,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -308,7 +323,9 @@ impl Keeper {
         prepare(&stream);
         let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else {
             tracing::debug!(%peer, "turned away: too many connections");
-            if let Ok(turn) = Arc::clone(&self.turned_away).try_acquire_owned() {
+            if self.tls.is_none()
+                && let Ok(turn) = Arc::clone(&self.turned_away).try_acquire_owned()
+            {
                 self.tasks.spawn(turn_away(stream, self.settings.busy.clone(), turn));
             }
             return;
@@ -316,6 +333,7 @@ impl Keeper {
         let connection = Connection {
             peer,
             http: Arc::clone(&self.http),
+            tls: self.tls.clone(),
             header_timeout: self.settings.header_timeout,
             answer_timeout: self.settings.answer_timeout,
             stop: self.stop.clone(),
@@ -358,6 +376,7 @@ async fn turn_away(mut stream: TcpStream, busy: Bytes, _turn: OwnedSemaphorePerm
 struct Connection {
     peer: SocketAddr,
     http: Arc<auto::Builder<TokioExecutor>>,
+    tls: Option<Arc<Tls>>,
     header_timeout: Duration,
     answer_timeout: Duration,
     stop: CancellationToken,
@@ -382,12 +401,33 @@ impl Connection {
         S: Clone + Send + 'static,
         S::Future: Send + 'static,
     {
+        let deadline = Instant::now() + self.header_timeout;
+        let Some(tls) = &self.tls else { return self.serve(stream, service, deadline).await };
+        let shaken = tokio::select! {
+            shaken = shake_hands(tls.acceptor(), stream, deadline) => shaken,
+            () = self.stop.cancelled() => return,
+        };
+        match shaken {
+            // Boxed: a connection without TLS should not take the memory of one with it.
+            Ok(stream) => Box::pin(self.serve(stream, service, deadline)).await,
+            Err(error) => tracing::debug!(peer = %self.peer, %error, "no TLS handshake"),
+        }
+    }
+
+    /// Answers what comes on `stream`; the first head has to be whole at `deadline`.
+    async fn serve<IO, S>(&self, stream: IO, service: S, deadline: Instant)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+        S: Clone + Send + 'static,
+        S::Future: Send + 'static,
+    {
         let activity = Arc::new(Activity::default());
         let service = watched(service, Arc::clone(&activity));
         let stream = TokioIo::new(Progress::new(stream, self.answer_timeout));
         let connection = self.http.serve_connection_with_upgrades(stream, service);
         let mut connection = pin!(connection);
-        let mut first_request = pin!(sleep(self.header_timeout));
+        let mut first_request = pin!(sleep_until(deadline));
         let mut idle = interval_at(Instant::now() + IDLE, IDLE);
         idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut waits_for_first, mut stopping, mut begun) = (true, false, 0);

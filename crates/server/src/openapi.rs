@@ -43,7 +43,8 @@ pub fn document(prefix: &str, lock_suffix: &str) -> Value {
                 "bearer": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "An API key, where the server runs with `--identity keys`.",
+                    "description": "An API key where the server runs with `--identity keys`, the token \
+                                    of an identity provider with `--identity jwt`.",
                 },
                 "basic": {
                     "type": "http",
@@ -71,8 +72,13 @@ request has been read whole (431).";
 const EVERYWHERE: &[Name] = &[Name::MalformedRequest, Name::MethodNotAllowed, Name::UriTooLong];
 
 /// Which problems any request that has to be let in can be refused with.
-const LET_IN: &[Name] =
-    &[Name::Unauthenticated, Name::Forbidden, Name::Unavailable, Name::StorageFailure];
+const LET_IN: &[Name] = &[
+    Name::Unauthenticated,
+    Name::Forbidden,
+    Name::RateLimited,
+    Name::Unavailable,
+    Name::StorageFailure,
+];
 
 /// Writes operations, and keeps the answers that they share.
 struct Writer<'a> {

@@ -35,7 +35,9 @@ use crate::identity::Identity;
 use crate::listener::{Listener, Settings};
 use crate::log::LogHandle;
 use crate::metrics::Metrics;
+use crate::rate::RateLimiter;
 use crate::request_id::RequestIds;
+use crate::tls::Tls;
 use crate::trail::Readers;
 use crate::watch::{LatestHead, Underway, Watch};
 
@@ -64,8 +66,10 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             "the limit of open files leaves room for fewer connections"
         );
     }
+    let tls = config.tls.as_ref().map(Tls::open).transpose()?.map(Arc::new);
     let listener = Listener::bind(config.listen, settings.clone())
-        .with_context(|| format!("cannot listen on {}", config.listen))?;
+        .with_context(|| format!("cannot listen on {}", config.listen))?
+        .with_tls(tls.clone());
     let admin = match config.admin_listen {
         Some(address) => Some(
             Listener::bind(address, settings)
@@ -79,6 +83,15 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let engine = running.engine().clone();
     let settler = tokio::spawn(engine.clone().run());
     tokio::spawn(housekeeping(app.clone(), documents, stop.clone()));
+    tokio::spawn({
+        let (app, stop) = (app.clone(), stop.clone());
+        async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = app.identity.follow() => {}
+            }
+        }
+    });
 
     greet(&config, listener.local_addr());
     let drained = CancellationToken::new();
@@ -86,7 +99,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         move |peer: SocketAddr| Service {
             app: Arc::clone(&app),
             admin,
-            peer: Arc::from(peer.ip().to_string()),
+            peer: peer.ip(),
+            remote_addr: Arc::from(peer.ip().to_string()),
         }
     };
     let serving = tokio::spawn(listener.serve(service(app.clone(), false), drained.clone()));
@@ -100,7 +114,11 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         tokio::select! {
             _ = stops.recv() => break,
             _ = interrupts.recv() => break,
-            _ = reloads.recv() => config = reload(config, &app, &running, &log),
+            _ = reloads.recv() => {
+                config = reload(config, &app, &running, tls.as_deref(), &log);
+                let app = app.clone();
+                tokio::spawn(async move { app.identity.refresh().await });
+            }
         }
     }
     tracing::info!("stopping: no new commands, and what runs may end");
@@ -181,7 +199,8 @@ async fn assemble(
     let engine = running.engine().clone();
     let follower = running.follower().context("the index has no follower")?;
 
-    let identity = Identity::open(config.identity, &config.data)?;
+    let identity = Identity::open(config.identity.clone(), &config.data)?;
+    identity.refresh().await;
     warn_of_identity(config, &identity);
     let trail = Readers::new(config.data.clone());
     let api = JsonApi::new(
@@ -201,7 +220,9 @@ async fn assemble(
         api,
         rules,
         identity,
-        browsers: Browsers::new(config.cors_origins.clone(), config.identity),
+        rate: config.limits.rate.map(RateLimiter::new),
+        started: Instant::now(),
+        browsers: Browsers::new(config.cors_origins.clone(), config.identity.mode()),
         ids: RequestIds::new()
             .map_err(|error| anyhow::anyhow!("the operating system gave no randomness: {error}"))?,
         metrics,
@@ -212,6 +233,7 @@ async fn assemble(
         head,
         prefix: config.prefix.clone(),
         lock_suffix: config.lock_suffix.clone(),
+        is_https: config.tls.is_some(),
         body_timeout: config.limits.body_timeout,
         memory: Memory::new(
             usize::try_from(config.limits.max_buffered).unwrap_or(usize::MAX),
@@ -283,7 +305,7 @@ fn classify(documents: &Documents, open: &OpenAdmission) -> WriteResult {
 }
 
 fn warn_of_identity(config: &Config, identity: &Identity) {
-    match config.identity {
+    match config.identity.mode() {
         IdentityMode::Anonymous if !config.listen.ip().is_loopback() => tracing::warn!(
             "everyone who can reach {} is anonymous, with every permission",
             config.listen
@@ -291,7 +313,8 @@ fn warn_of_identity(config: &Config, identity: &Identity) {
         IdentityMode::Keys if identity.keys().is_some_and(crate::identity::KeyRing::is_empty) => {
             tracing::warn!("there are no keys yet: make one with `leasehold key add`");
         }
-        IdentityMode::Anonymous | IdentityMode::Keys => {}
+        IdentityMode::Anonymous | IdentityMode::Keys | IdentityMode::Header | IdentityMode::Jwt => {
+        }
     }
 }
 
@@ -300,6 +323,8 @@ fn table_limits(config: &Config) -> TableLimits {
     TableLimits {
         max_locks: size(config.limits.max_locks),
         max_waiters: size(config.limits.max_waiters),
+        max_locks_per_holder: config.limits.max_locks_per_holder,
+        max_waiters_per_principal: config.limits.max_waiters_per_principal,
     }
 }
 
@@ -308,7 +333,13 @@ fn retention(config: &Config) -> Retention {
 }
 
 /// Reads the configuration again; a broken one is told, and the old one stays.
-fn reload(config: Config, app: &App, running: &Running, log: &LogHandle) -> Config {
+fn reload(
+    config: Config,
+    app: &App,
+    running: &Running,
+    tls: Option<&Tls>,
+    log: &LogHandle,
+) -> Config {
     let reload = match config.reload() {
         Ok(reload) => reload,
         Err(errors) => {
@@ -329,6 +360,11 @@ fn reload(config: Config, app: &App, running: &Running, log: &LogHandle) -> Conf
             error = &error as &dyn std::error::Error,
             "the token secrets stay as they are"
         );
+    }
+    if let (Some(tls), Some(files)) = (tls, &new.tls)
+        && let Err(error) = tls.reload(files)
+    {
+        tracing::error!(error = &error as &dyn std::error::Error, "the certificate stays as it is");
     }
     log.set_level(new.log);
     if !reload.needs_restart.is_empty() {
@@ -384,8 +420,9 @@ fn greet(config: &Config, address: SocketAddr) {
 
 fn greeting(config: &Config, address: SocketAddr) -> String {
     let data: &Path = &config.data;
+    let scheme = if config.tls.is_some() { "https" } else { "http" };
     let listens = format!(
-        "leasehold is listening on http://{address} and keeps its data in {}\n",
+        "leasehold is listening on {scheme}://{address} and keeps its data in {}\n",
         data.display()
     );
     if let Some(upstream) = &config.upstream {
@@ -394,12 +431,18 @@ fn greeting(config: &Config, address: SocketAddr) -> String {
             upstream.origin
         );
     }
-    if config.identity == IdentityMode::Keys {
+    if config.identity.mode() == IdentityMode::Header {
+        return format!("{listens}every request has to come from a proxy that it trusts\n");
+    }
+    if config.identity.mode() == IdentityMode::Jwt {
+        return format!("{listens}every request needs a token of the issuer that it trusts\n");
+    }
+    if config.identity.mode() == IdentityMode::Keys {
         return format!(
             "{listens}every request needs a key: leasehold key add NAME --role writer\n"
         );
     }
-    let at = format!("http://{address}/v1/flags/feature-x");
+    let at = format!("{scheme}://{address}/v1/flags/feature-x");
     let suffix = &config.lock_suffix;
     format!(
         "{listens}\ntry it:\n  \

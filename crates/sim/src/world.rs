@@ -154,7 +154,11 @@ impl World {
     fn start(&mut self) -> anyhow::Result<()> {
         let data = DataFolder::open(self.folder.path())?;
         let options = EngineOptions {
-            limits: TableLimits { max_locks: LIMITS.max_locks, max_waiters: LIMITS.max_waiters },
+            limits: TableLimits {
+                max_locks: LIMITS.max_locks,
+                max_waiters: LIMITS.max_waiters,
+                ..Default::default()
+            },
             retention: Retention { max_age_ms: self.keeps_ms, max_bytes: None },
             token_key: None,
             log: LogOptions { checkpoint_pages: self.rng.u32(1..24) },

@@ -48,7 +48,7 @@ impl Lockless {
         let folder = tempfile::tempdir().unwrap();
         let mount = Mount::new(folder.path(), Arc::new(Disk::new(1))).unwrap();
         let options = EngineOptions {
-            limits: TableLimits { max_locks: 10, max_waiters: 10 },
+            limits: TableLimits { max_locks: 10, max_waiters: 10, ..Default::default() },
             retention: Retention { max_age_ms: None, max_bytes: None },
             token_key: None,
             log: LogOptions::default(),

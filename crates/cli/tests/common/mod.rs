@@ -166,7 +166,7 @@ impl Server {
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         self.child = Some(child);
         let address =
-            line.split_once("http://").and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
+            line.split_once("://").and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
         self.address = address.unwrap_or_else(|| panic!("{line:?}\n{}", self.log()));
     }
 

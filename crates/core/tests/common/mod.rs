@@ -535,7 +535,9 @@ impl Bench {
             AcquireRefusal::Frozen(freeze) => format!("frozen at {}", freeze.resource),
             AcquireRefusal::Locked(found) => self.locked(found),
             AcquireRefusal::QueueFull { resource } => format!("queue-full {resource}"),
-            AcquireRefusal::TooManyWaiters => "too-many-waiters".to_owned(),
+            AcquireRefusal::TooManyWaiters { limit, of_principal } => {
+                format!("too-many-waiters {limit} {}", if *of_principal { "each" } else { "all" })
+            }
             AcquireRefusal::TooManyLocks { limit, of_holder } => {
                 format!("too-many-locks {limit} {}", if *of_holder { "each" } else { "all" })
             }

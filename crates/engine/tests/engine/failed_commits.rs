@@ -323,7 +323,8 @@ async fn limits_that_change_while_the_log_is_brought_back_hold_after_it() {
     world.gate.fail_next(Fault::NotWritten);
     world.gate.hold_reopen();
     failed(soon(world.engine.acquire(acquire("alice", "/x"))).await);
-    let limits = leasehold_core::table::TableLimits { max_locks: 1, max_waiters: 10 };
+    let limits =
+        leasehold_core::table::TableLimits { max_locks: 1, max_waiters: 10, ..Default::default() };
     world.engine.set_limits(limits);
     world.gate.let_reopen();
     world.until_serving().await;

@@ -9,18 +9,24 @@ pub(super) static UNAUTHENTICATED: Entry = Entry {
     status: StatusCode::UNAUTHORIZED,
     title: "Unauthenticated",
     retryable: Retryable::No,
-    meaning: "The server does not know who you are: it asks for an API key, and the request has \
-              none that it knows.",
+    meaning: "The server does not know who you are: it asks who its callers are, and the request \
+              does not show it.",
     sent_when: &[
-        "The server runs with `--identity keys` and the request has no `Authorization`.",
+        "The server runs with `--identity keys` and the request has no API key.",
         "The API key in it is unknown here or has been revoked.",
+        "The server learns who its callers are from a proxy in front of it, and the proxy did not \
+         say it.",
+        "The server asks for a token that an issuer has signed (a JWT), and the one in the request \
+         has expired, is for somebody else, or was signed with a key that is not known. `detail` \
+         says which.",
     ],
     caller: "Send your key as `Authorization: Bearer KEY`, or as the password of Basic \
-             authentication (`curl -u name:KEY`). If you do send it, ask the operator whether it \
-             is still valid.",
+             authentication (`curl -u name:KEY`), or in the field that `WWW-Authenticate` names. \
+             If you do send it, ask the operator whether it is still valid.",
     operator: "Make a key with `leasehold key add NAME --role ROLE`; it is shown once, on the last \
                line. A running server takes it without a restart. If keys that worked are \
-               refused, check that the server runs on the data folder they were made in.",
+               refused, check that the server runs on the data folder they were made in. With the \
+               mode `header`, see that the proxy sets the field that `identity.header` names, once; with `jwt`, compare issuer, audience, algorithm and keys with what is configured.",
     confused_with: &[not(
         Name::Forbidden,
         "`forbidden` (403) is for a caller who is known and may not do this; other credentials \
@@ -31,7 +37,8 @@ pub(super) static UNAUTHENTICATED: Entry = Entry {
     headers: &[field(
         "WWW-Authenticate",
         "The ways to authenticate: one field for `Basic` and one for `Bearer`. A browser's `fetch` \
-         is offered `Bearer` alone, so that no password dialog opens.",
+         is offered `Bearer` alone, so that no password dialog opens. Where the server looks for \
+         who you are in another field, `ApiKey` or `Proxied` with its name as `header`.",
         r#"Basic realm="leasehold", charset="UTF-8""#,
     )],
     follows: &[
@@ -51,15 +58,19 @@ pub(super) static FORBIDDEN: Entry = Entry {
         "The caller's role lacks the permission that the request needs: `read`, `write`, `lock`, \
          `break`, `freeze`, `audit` or `admin`.",
         "The role has the permission, but is narrowed to other paths.",
-        "In anonymous mode, a web page of another site sent the request from a browser, and its \
-         origin is not in `cors_origins`.",
+        "Where a page of another site could make a browser send the request (in anonymous mode, and \
+         behind a proxy that says who callers are), such a page sent it, and its origin is not in \
+         `cors_origins`.",
+        "The server learns who its callers are from a proxy in front of it, and the request did not \
+         come from there.",
     ],
     caller: "Look at `permission`: it is what you lack. Ask the operator for a role that has it, \
              or use a key that does. Waiting does not help.",
     operator: "Roles: `reader` has read; `writer` read, write, lock; `manager` also break and \
                freeze; `auditor` read and audit; `admin` everything. Give the caller a key with \
                the role it needs, or widen the paths of its role. For a web page of your own, \
-               list its origin in `cors_origins`.",
+               list its origin in `cors_origins`. For a proxy, list its address in \
+               `identity.trusted_proxies`.",
     confused_with: &[
         not(
             Name::Unauthenticated,
@@ -79,7 +90,7 @@ pub(super) static FORBIDDEN: Entry = Entry {
     members: &[sometimes(
         "permission",
         Type::Text,
-        "The permission that is missing; absent where the request was refused for its origin.",
+        "The permission that is missing; absent where the request was refused for where it came from.",
         r#""break""#,
     )],
     headers: &[],

@@ -14,8 +14,8 @@ pub struct ServeArgs {
     /// Read the settings from this TOML file
     ///
     /// Without it there are no rules, and everything that no flag says has its default. On SIGHUP
-    /// the file is read again: rules, origins, the log level and the retention of the trail change
-    /// at once, and other changes are named in a warning, for they need a restart.
+    /// the file is read again: rules, origins, certificates, the log level and the retention of the
+    /// trail change at once, and other changes are named in a warning, for they need a restart.
     #[arg(long, short, value_name = "FILE", env = "LEASEHOLD_CONFIG")]
     pub config: Option<PathBuf>,
 
@@ -32,6 +32,21 @@ pub struct ServeArgs {
     /// Keep it where only operators are: metrics need no key there.
     #[arg(long, value_name = "ADDRESS", env = "LEASEHOLD_ADMIN_LISTEN")]
     pub admin_listen: Option<String>,
+
+    /// Serve HTTPS on the address, with the certificates in this PEM file
+    ///
+    /// The server's own certificate first, then those that lead to the authority. The address of
+    /// --admin-listen stays plain. On SIGHUP the file is read again.
+    #[arg(long, value_name = "FILE", env = "LEASEHOLD_TLS_CERT")]
+    pub tls_cert: Option<String>,
+
+    /// The private key of the certificate in --tls-cert, in PEM, without a passphrase
+    #[arg(long, value_name = "FILE", env = "LEASEHOLD_TLS_KEY")]
+    pub tls_key: Option<String>,
+
+    /// Only let clients in whose certificate one of the authorities in this PEM file has signed
+    #[arg(long, value_name = "FILE", env = "LEASEHOLD_TLS_CLIENT_CA")]
+    pub tls_client_ca: Option<String>,
 
     /// Keep everything in this folder [default: ./leasehold-data]
     ///
@@ -62,11 +77,13 @@ pub struct ServeArgs {
     #[arg(long, value_name = "PATHS", env = "LEASEHOLD_ACCEPT_ODD_PATHS")]
     pub accept_odd_paths: Option<String>,
 
-    /// How callers are told apart: anonymous or keys [default: anonymous]
+    /// How callers are told apart: anonymous, keys, header or jwt [default: anonymous]
     ///
     /// `anonymous`: everyone is the same caller with every permission, and the token alone proves
     /// who holds a lock. Then the server listens on loopback only, unless told otherwise.
     /// `keys`: each caller has a key, made by `leasehold key add`.
+    /// `header`: a proxy in front says who it is, in a field that the configuration file names.
+    /// `jwt`: each caller has a token that an issuer named there has signed.
     #[arg(long, value_name = "MODE", env = "LEASEHOLD_IDENTITY")]
     pub identity: Option<String>,
 
@@ -134,6 +151,9 @@ impl ServeArgs {
         let (value, flag, variable) = match key {
             "listen" => (&self.listen, "--listen", "LEASEHOLD_LISTEN"),
             "admin_listen" => (&self.admin_listen, "--admin-listen", "LEASEHOLD_ADMIN_LISTEN"),
+            "tls_cert" => (&self.tls_cert, "--tls-cert", "LEASEHOLD_TLS_CERT"),
+            "tls_key" => (&self.tls_key, "--tls-key", "LEASEHOLD_TLS_KEY"),
+            "tls_client_ca" => (&self.tls_client_ca, "--tls-client-ca", "LEASEHOLD_TLS_CLIENT_CA"),
             "data" => (&self.data, "--data", "LEASEHOLD_DATA"),
             "prefix" => (&self.prefix, "--prefix", "LEASEHOLD_PREFIX"),
             "lock_suffix" => (&self.lock_suffix, "--lock-suffix", "LEASEHOLD_LOCK_SUFFIX"),

@@ -9,6 +9,7 @@
 mod args;
 mod conflicts;
 mod errors;
+mod identity;
 mod reload;
 mod rules;
 mod section;
@@ -16,6 +17,7 @@ pub mod units;
 mod values;
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +33,9 @@ pub use self::reload::Reload;
 use self::section::{Found, Section};
 use self::values::Value;
 use crate::browser::Origin;
+use crate::identity::Settings;
+use crate::rate::Rate;
+use crate::tls;
 
 /// Where the data is when nothing says otherwise.
 pub const DEFAULT_DATA: &str = "./leasehold-data";
@@ -42,6 +47,10 @@ pub enum IdentityMode {
     Anonymous,
     /// By the API key that each presents.
     Keys,
+    /// By what a trusted proxy says.
+    Header,
+    /// By a token that somebody else has signed.
+    Jwt,
 }
 
 /// How much is logged.
@@ -90,6 +99,12 @@ pub struct Limits {
     pub max_locks: u64,
     /// The most parked acquires.
     pub max_waiters: u64,
+    /// The most live locks of one holder; none: no limit but those of rules.
+    pub max_locks_per_holder: Option<u64>,
+    /// The most parked acquires of one principal; none: no limit.
+    pub max_waiters_per_principal: Option<u64>,
+    /// How many requests one principal may send; none: no limit.
+    pub rate: Option<Rate>,
     /// The most connections.
     pub max_connections: usize,
     /// The largest document, in bytes.
@@ -113,6 +128,9 @@ impl Default for Limits {
         Self {
             max_locks: 10_000_000,
             max_waiters: 100_000,
+            max_locks_per_holder: None,
+            max_waiters_per_principal: None,
+            rate: None,
             max_connections: 20_000,
             max_document: 16 << 20,
             max_buffered: 1 << 30,
@@ -142,6 +160,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where the server's own space is served too, with metrics for everyone.
     pub admin_listen: Option<SocketAddr>,
+    /// What TLS on `listen` is made from; none: plain HTTP.
+    pub tls: Option<tls::Files>,
     /// The folder that everything is kept in.
     pub data: PathBuf,
     /// The prefix of the server's own space: one legal segment between two slashes.
@@ -151,7 +171,7 @@ pub struct Config {
     /// The origins whose pages may call the server.
     pub cors_origins: Vec<Origin>,
     /// How callers are told apart.
-    pub identity: IdentityMode,
+    pub identity: Settings,
     /// What is logged.
     pub log: LogLevel,
     /// How it is logged.
@@ -170,9 +190,12 @@ pub struct Config {
     args: ServeArgs,
 }
 
-const KEYS: [&str; 19] = [
+const KEYS: [&str; 22] = [
     "listen",
     "admin_listen",
+    "tls_cert",
+    "tls_key",
+    "tls_client_ca",
     "data",
     "prefix",
     "lock_suffix",
@@ -247,7 +270,7 @@ impl Config {
         let admin_listen = root.read("admin_listen", mistakes, Value::address);
         let prefix = root.read_or("prefix", "/-/".to_owned(), mistakes, Value::prefix);
         let lock_suffix = root.read_or("lock_suffix", "/lock".to_owned(), mistakes, Value::suffix);
-        let identity = identity(root, &listen, admin_listen.as_ref(), mistakes);
+        let identity = identity::read(root, &listen, admin_listen.as_ref(), mistakes);
         check_addresses(&listen, admin_listen.as_ref(), mistakes);
         check_names(&prefix, &lock_suffix, mistakes);
         let data = root.read_or("data", DEFAULT_DATA.into(), mistakes, Value::folder);
@@ -256,6 +279,7 @@ impl Config {
         Self {
             listen: listen.value,
             admin_listen: admin_listen.map(|found| found.value),
+            tls: tls_files(root, mistakes),
             data: data.value,
             prefix: prefix.value,
             lock_suffix: lock_suffix.value,
@@ -311,36 +335,6 @@ fn upstream(root: &Section<'_>, mistakes: &mut Mistakes) -> Option<Upstream> {
     })
 }
 
-fn identity(
-    root: &Section<'_>,
-    listen: &Found<SocketAddr>,
-    admin_listen: Option<&Found<SocketAddr>>,
-    mistakes: &mut Mistakes,
-) -> IdentityMode {
-    let section = root.table("identity", "identity.", mistakes);
-    section.check_keys(&["mode", "allow_remote_anonymous"], mistakes);
-    let mode = section.read_or("mode", IdentityMode::Anonymous, mistakes, |value| {
-        value.choice(&[("anonymous", IdentityMode::Anonymous), ("keys", IdentityMode::Keys)])
-    });
-    let allowed = section.read_or("allow_remote_anonymous", false, mistakes, Value::boolean).value;
-    if mode.value == IdentityMode::Anonymous && !allowed {
-        for (key, found) in [("listen", Some(listen)), ("admin_listen", admin_listen)] {
-            let Some(found) = found.filter(|found| !found.value.ip().is_loopback()) else {
-                continue;
-            };
-            let message = format!(
-                "`{key}`: {} can be reached from other machines, and without identity everyone \
-                 who reaches the server may do everything; use identity mode \"keys\" \
-                 (--identity keys), listen on 127.0.0.1, or allow it with \
-                 `allow_remote_anonymous = true` in [identity] (--allow-remote-anonymous)",
-                found.value
-            );
-            mistakes.add(&found.place, message);
-        }
-    }
-    mode.value
-}
-
 fn check_addresses(
     listen: &Found<SocketAddr>,
     admin_listen: Option<&Found<SocketAddr>>,
@@ -350,6 +344,36 @@ fn check_addresses(
     if admin.value == listen.value && admin.value.port() != 0 {
         let message = format!("`admin_listen`: {} is the address of `listen`", admin.value);
         mistakes.add(&admin.place, message);
+    }
+}
+
+/// A certificate is nothing without its key, nor the other way round.
+fn tls_files(root: &Section<'_>, mistakes: &mut Mistakes) -> Option<tls::Files> {
+    let [cert, key, client_ca] =
+        ["tls_cert", "tls_key", "tls_client_ca"].map(|name| root.read(name, mistakes, Value::file));
+    match (cert, key) {
+        (Some(cert), Some(key)) => Some(tls::Files {
+            cert: cert.value,
+            key: key.value,
+            client_ca: client_ca.map(|found| found.value),
+        }),
+        (Some(cert), None) => {
+            let message = "`tls_cert` is set without `tls_key`; name the file with its private key";
+            mistakes.add(&cert.place, message);
+            None
+        }
+        (None, Some(key)) => {
+            let message = "`tls_key` is set without `tls_cert`; name the file with its certificate";
+            mistakes.add(&key.place, message);
+            None
+        }
+        (None, None) => {
+            if let Some(client_ca) = client_ca {
+                let message = "`tls_client_ca` needs TLS; set `tls_cert` and `tls_key` as well";
+                mistakes.add(&client_ca.place, message);
+            }
+            None
+        }
     }
 }
 
@@ -382,6 +406,10 @@ fn limits(root: &Section<'_>, mistakes: &mut Mistakes) -> Limits {
     let keys = [
         "max_locks",
         "max_waiters",
+        "max_locks_per_holder",
+        "max_waiters_per_principal",
+        "requests_per_second",
+        "request_burst",
         "max_connections",
         "max_document",
         "max_buffered",
@@ -399,6 +427,12 @@ fn limits(root: &Section<'_>, mistakes: &mut Mistakes) -> Limits {
     let max_locks = whole("max_locks", default.max_locks, 1..=1_000_000_000);
     let max_waiters = whole("max_waiters", default.max_waiters, 0..=100_000_000);
     let max_connections = whole("max_connections", default.max_connections as u64, 1..=1_000_000);
+    let mut quota = |key| {
+        section.read(key, mistakes, |value| value.whole(1..=1_000_000_000)).map(|found| found.value)
+    };
+    let max_locks_per_holder = quota("max_locks_per_holder");
+    let max_waiters_per_principal = quota("max_waiters_per_principal");
+    let rate = rate(&section, mistakes);
     let mut size = |key, default, least: u64, most: u64| {
         let read = |value: Value<'_>| match value.size()? {
             bytes if (least..=most).contains(&bytes) => Ok(bytes),
@@ -422,6 +456,9 @@ fn limits(root: &Section<'_>, mistakes: &mut Mistakes) -> Limits {
     Limits {
         max_locks,
         max_waiters,
+        max_locks_per_holder,
+        max_waiters_per_principal,
+        rate,
         max_connections: max_connections as usize,
         max_document,
         max_buffered,
@@ -433,6 +470,25 @@ fn limits(root: &Section<'_>, mistakes: &mut Mistakes) -> Limits {
             .read_or("shutdown_timeout", default.shutdown_timeout, mistakes, Value::duration)
             .value,
     }
+}
+
+/// How many requests one principal may send. The burst is a second's worth unless set.
+fn rate(section: &Section<'_>, mistakes: &mut Mistakes) -> Option<Rate> {
+    let read = |value: Value<'_>, most: u32| {
+        let number = value.whole(1..=u64::from(most))?;
+        u32::try_from(number).ok().and_then(NonZeroU32::new).ok_or_else(|| "too large".to_owned())
+    };
+    let most = Rate::MAX_PER_SECOND;
+    let per_second = section.read("requests_per_second", mistakes, |value| read(value, most));
+    let burst = section.read("request_burst", mistakes, |value| read(value, most));
+    if per_second.is_none()
+        && let Some(burst) = &burst
+    {
+        let message = "`limits.request_burst` is set without `requests_per_second`; set both";
+        mistakes.add(&burst.place, message);
+    }
+    let per_second = per_second?.value;
+    Some(Rate { per_second, burst: burst.map_or(per_second, |found| found.value) })
 }
 
 fn audit(root: &Section<'_>, mistakes: &mut Mistakes) -> Retention {

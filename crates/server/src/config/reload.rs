@@ -15,8 +15,8 @@ pub struct Reload {
 }
 
 impl Config {
-    /// Reads everything again. Rules, origins, the log level and the retention of the trail can
-    /// change while the server runs.
+    /// Reads everything again. Rules, origins, the files of TLS, the log level and the retention of
+    /// the trail can change while the server runs.
     ///
     /// # Errors
     /// Every mistake that was found; then the server keeps what it has.
@@ -32,6 +32,7 @@ impl Config {
         let Self {
             listen,
             admin_listen,
+            tls,
             data,
             prefix,
             lock_suffix,
@@ -46,7 +47,10 @@ impl Config {
             rules,
             args,
         } = new;
+        // Whether TLS is spoken is part of the address: clients were told `http` or `https`.
+        let same_scheme = self.tls.is_some() == tls.is_some();
         let taken = named(&[
+            ("tls_cert, tls_key or tls_client_ca", same_scheme && self.tls != tls),
             ("cors_origins", self.cors_origins != cors_origins),
             ("log", self.log != log),
             ("audit.retain", self.audit.retain != audit.retain),
@@ -55,16 +59,18 @@ impl Config {
         let needs_restart = named(&[
             ("listen", self.listen != listen),
             ("admin_listen", self.admin_listen != admin_listen),
+            ("tls_cert and tls_key", !same_scheme),
             ("data", self.data != data),
             ("prefix", self.prefix != prefix),
             ("lock_suffix", self.lock_suffix != lock_suffix),
-            ("identity.mode", self.identity != identity),
+            ("identity", self.identity != identity),
             ("log_format", self.log_format != log_format),
             ("drain_wait", self.drain_wait != drain_wait),
             ("upstream", self.upstream != upstream),
             ("limits", self.limits != limits),
         ]);
-        let config = Self { cors_origins, log, audit, rules, args, ..self.clone() };
+        let tls = if same_scheme { tls } else { self.tls.clone() };
+        let config = Self { tls, cors_origins, log, audit, rules, args, ..self.clone() };
         Reload { config, taken, needs_restart }
     }
 }
@@ -92,5 +98,18 @@ mod tests {
         assert_eq!(reload.config.limits.max_locks, 10_000_000);
         let resource = leasehold_core::resource::Resource::parse("/a").unwrap();
         assert_eq!(reload.config.rules.find(&resource).1.max_queue, 2);
+    }
+
+    #[test]
+    fn certificates_change_while_it_runs_and_whether_tls_is_spoken_does_not() {
+        let tls = |cert: &str| from_text(&format!("tls_cert = \"{cert}\"\ntls_key = \"k\""));
+        let (plain, first, second) = (from_text("").unwrap(), tls("a").unwrap(), tls("b").unwrap());
+        let reload = first.take(second);
+        assert_eq!(reload.taken, ["tls_cert, tls_key or tls_client_ca"]);
+        assert_eq!(reload.config.tls.unwrap().cert, std::path::Path::new("b"));
+        let reload = first.take(plain.clone());
+        assert_eq!(reload.needs_restart, ["tls_cert and tls_key"]);
+        assert!(reload.config.tls.is_some());
+        assert!(plain.take(first).config.tls.is_none());
     }
 }

@@ -50,6 +50,17 @@ impl<'a> Section<'a> {
         Some((source.place(&value.span()), value))
     }
 
+    /// Where the table was begun: what it lacks is told there.
+    pub(super) fn place(&self) -> Place {
+        let first = self
+            .table
+            .and_then(|table| table.keys().map(|key| key.span()).min_by_key(|span| span.start));
+        match (self.source, first) {
+            (Some(source), Some(span)) => source.place(&span),
+            _ => Place::Settings,
+        }
+    }
+
     /// What `key` is set to: by a flag, else by the file. Both are read, so that a mistake in the
     /// file is told even while a flag goes before it.
     pub(super) fn read<T>(

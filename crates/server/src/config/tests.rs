@@ -14,10 +14,11 @@ fn nothing_at_all_is_the_documented_defaults() {
     let config = Config::load(&ServeArgs::default()).unwrap();
     assert_eq!(config.listen.to_string(), "127.0.0.1:7423");
     assert_eq!(config.admin_listen, None);
+    assert_eq!(config.tls, None);
     assert_eq!(config.data, Path::new("./leasehold-data"));
     assert_eq!((&*config.prefix, &*config.lock_suffix), ("/-/", "/lock"));
     assert_eq!(config.cors_origins, []);
-    assert_eq!(config.identity, IdentityMode::Anonymous);
+    assert_eq!(config.identity.mode(), IdentityMode::Anonymous);
     assert_eq!((config.log, config.log_format), (LogLevel::Info, LogFormat::Text));
     assert_eq!(config.drain_wait, Duration::from_secs(5));
     assert_eq!(config.limits, Limits::default());
@@ -31,6 +32,9 @@ fn every_key_is_read() {
         r#"
         listen = "0.0.0.0:80"
         admin_listen = "localhost:81"
+        tls_cert = "/etc/tls/cert.pem"
+        tls_key = "/etc/tls/key.pem"
+        tls_client_ca = "/etc/tls/clients.pem"
         data = "/var/lib/leasehold"
         prefix = "/_leasehold/"
         lock_suffix = "/reservation"
@@ -43,6 +47,10 @@ fn every_key_is_read() {
         [limits]
         max_locks = 1_000
         max_waiters = 0
+        max_locks_per_holder = 7
+        max_waiters_per_principal = 8
+        requests_per_second = 9
+        request_burst = 10
         max_connections = 10
         max_document = "1MiB"
         max_buffered = "64MiB"
@@ -75,10 +83,20 @@ fn every_key_is_read() {
     .unwrap();
     assert_eq!(config.listen.to_string(), "0.0.0.0:80");
     assert_eq!(config.admin_listen.unwrap().to_string(), "127.0.0.1:81");
+    let tls = config.tls.unwrap();
+    assert_eq!(
+        (&*tls.cert, &*tls.key),
+        ("/etc/tls/cert.pem".as_ref(), "/etc/tls/key.pem".as_ref())
+    );
+    assert_eq!(tls.client_ca.unwrap(), Path::new("/etc/tls/clients.pem"));
     let origins: Vec<_> = config.cors_origins.iter().map(Origin::as_str).collect();
     assert_eq!(origins, ["https://app.example", "http://localhost:3000"]);
-    assert_eq!(config.identity, IdentityMode::Keys);
+    assert_eq!(config.identity.mode(), IdentityMode::Keys);
     assert_eq!(config.limits.max_locks, 1000);
+    assert_eq!(config.limits.max_locks_per_holder, Some(7));
+    assert_eq!(config.limits.max_waiters_per_principal, Some(8));
+    let rate = config.limits.rate.unwrap();
+    assert_eq!((rate.per_second.get(), rate.burst.get()), (9, 10));
     assert_eq!((config.limits.max_buffered, config.limits.max_header), (64 << 20, 16384));
     assert_eq!(config.limits.answer_timeout, Duration::from_secs(7));
     assert_eq!(config.limits.shutdown_timeout, Duration::ZERO);
@@ -101,10 +119,10 @@ fn a_mistake_is_named_with_its_place_and_the_accepted_values() {
         (
             "workers = 4",
             "leasehold.toml:1:1: unknown key `workers`; the keys here are `listen`, \
-             `admin_listen`, `data`, `prefix`, `lock_suffix`, `cors_origins`, \
-             `accept_odd_paths`, `log`, `log_format`, `drain_wait`, `upstream`, \
-             `upstream_timeout`, `drain_time`, `upstream_ca`, `upstream_identity`, `identity`, \
-             `limits`, `audit` and `rule`",
+             `admin_listen`, `tls_cert`, `tls_key`, `tls_client_ca`, `data`, `prefix`, \
+             `lock_suffix`, `cors_origins`, `accept_odd_paths`, `log`, `log_format`, \
+             `drain_wait`, `upstream`, `upstream_timeout`, `drain_time`, `upstream_ca`, \
+             `upstream_identity`, `identity`, `limits`, `audit` and `rule`",
         ),
         (
             "upstream = \"http://a/base\"",
@@ -124,8 +142,8 @@ fn a_mistake_is_named_with_its_place_and_the_accepted_values() {
             "leasehold.toml:2:1: unknown key `limits.max_lock`; did you mean `max_locks`?",
         ),
         (
-            "[identity]\nmode = \"jwt\"",
-            "leasehold.toml:2:8: `identity.mode`: `jwt` is not \"anonymous\" or \"keys\"",
+            "[identity]\nmode = \"oidc\"",
+            "leasehold.toml:2:8: `identity.mode`: `oidc` is not \"anonymous\", \"keys\", \"header\" or \"jwt\"",
         ),
         (
             "[limits]\nmax_buffered = \"64MB\"",
@@ -388,7 +406,7 @@ fn a_flag_goes_before_the_file_and_is_named_in_its_own_mistake() {
     assert_eq!(config.log, LogLevel::Error);
     assert_eq!(config.data, Path::new("./leasehold-data"), "an empty text is no setting");
     assert_eq!(config.cors_origins.len(), 2);
-    assert_eq!(config.identity, IdentityMode::Keys);
+    assert_eq!(config.identity.mode(), IdentityMode::Keys);
 
     let args = ServeArgs { log: Some("loud".to_owned()), ..ServeArgs::default() };
     assert_eq!(
@@ -414,5 +432,110 @@ fn a_server_without_identity_stays_on_loopback_unless_told_otherwise() {
     }
     for listen in ["127.0.0.9:1", "[::1]:1", "localhost:1"] {
         assert!(from_text(&format!("listen = \"{listen}\"")).is_ok(), "{listen}");
+    }
+}
+
+#[test]
+fn a_certificate_needs_its_key_and_an_authority_needs_both() {
+    for (text, told) in [
+        ("tls_cert = \"a\"", "leasehold.toml:1:12: `tls_cert` is set without `tls_key`"),
+        ("tls_key = \"a\"", "leasehold.toml:1:11: `tls_key` is set without `tls_cert`"),
+        ("tls_client_ca = \"a\"", "leasehold.toml:1:17: `tls_client_ca` needs TLS"),
+        ("tls_cert = 1", "leasehold.toml:1:12: `tls_cert`: expected the path of a file"),
+    ] {
+        assert!(mistakes(text).starts_with(told), "{}", mistakes(text));
+    }
+}
+
+#[test]
+fn a_burst_is_a_seconds_worth_and_nothing_without_a_rate() {
+    let config = from_text("[limits]\nrequests_per_second = 50").unwrap();
+    assert_eq!(config.limits.rate.unwrap().burst.get(), 50);
+    for (text, told) in [
+        ("request_burst = 5", "leasehold.toml:2:17: `limits.request_burst` is set without"),
+        (
+            "requests_per_second = 0",
+            "leasehold.toml:2:23: `limits.requests_per_second`: `0` is not",
+        ),
+        ("max_locks_per_holder = 0", "leasehold.toml:2:24: `limits.max_locks_per_holder`: `0` is"),
+    ] {
+        let said = mistakes(&format!("[limits]\n{text}"));
+        assert!(said.starts_with(told), "{said}");
+    }
+}
+
+#[test]
+fn a_proxys_word_needs_its_field_its_address_and_roles() {
+    let header = "[identity]\nmode = \"header\"\n";
+    let config = from_text(&format!(
+        "{header}header = \"X-User\"\ntrusted_proxies = [\"::1\", \"10.0.0.0/8\"]\n\
+         default_role = \"reader\"\n[[identity.role]]\nvalue = \"ops\"\nrole = \"manager\"\n\
+         paths = [\"/a/**\"]"
+    ));
+    let Settings::Header(read) = config.unwrap().identity else { panic!("the mode is header") };
+    assert_eq!((read.name.as_str(), read.trusted.len()), ("x-user", 2));
+    assert!(read.map.everyone.is_some());
+    assert_eq!(read.map.by_value[0].0, "ops");
+    assert_eq!(read.map.by_value[0].1.patterns.len(), 1);
+    let told = mistakes(header);
+    for what in ["needs `header`", "needs `trusted_proxies`", "say what callers may do"] {
+        assert!(told.contains("leasehold.toml:2:1: ") && told.contains(what), "{told}");
+    }
+    let whole = format!("{header}default_role = \"reader\"\nheader = \"X-User\"\n");
+    for (text, what) in [
+        ("trusted_proxies = []", ":5:19: `identity.trusted_proxies`: nobody would be trusted"),
+        ("trusted_proxies = [\"10.0.0.0/33\"]", "`10.0.0.0/33` is neither an address nor"),
+        ("trusted_proxies = [\"::1\"]\nrole_header = \"Host\"", "`Host` has a meaning already"),
+        ("trusted_proxies = [\"::1\"]\nrole_header = \"a b\"", "`a b` is not the name of a header"),
+        ("trusted_proxies = [\"::1\"]\nkey_header = \"X-K\"", "is for the mode \"keys\""),
+        (
+            "trusted_proxies = [\"::1\"]\n[[identity.role]]\nrole = \"boss\"",
+            "`boss` is not \"reader\"",
+        ),
+        ("trusted_proxies = [\"::1\"]\n[[identity.role]]\nrole = \"admin\"", "has no `value`"),
+    ] {
+        let told = mistakes(&format!("{whole}{text}"));
+        assert!(told.contains(what), "{told}");
+    }
+    let told = mistakes("[identity]\nheader = \"X-User\"");
+    assert_eq!(told, "leasehold.toml:2:10: `identity.header` is for the mode \"header\"");
+}
+
+#[test]
+fn tokens_need_their_keys_their_issuer_and_their_audience() {
+    let jwt = "[identity]\nmode = \"jwt\"\n";
+    let whole = format!(
+        "{jwt}jwks = \"https://id.example/jwks.json\"\nissuer = \"https://id.example/\"\n\
+         default_role = \"reader\"\n"
+    );
+    let config = from_text(&format!("{whole}audience = \"leasehold\"")).unwrap();
+    let Settings::Jwt(read) = config.identity else { panic!("the mode is jwt") };
+    assert_eq!(read.jwks.to_string(), "https://id.example/jwks.json");
+    assert_eq!(read.audience, ["leasehold"]);
+    assert_eq!((read.leeway, &*read.principal_claim), (Duration::from_secs(60), "sub"));
+    let shared = |algorithm: &jsonwebtoken::Algorithm| format!("{algorithm:?}").starts_with("HS");
+    assert!(read.algorithms.len() == 9 && !read.algorithms.iter().any(shared));
+    let told = mistakes(jwt);
+    for what in ["needs `jwks`", "needs `issuer`", "needs `audience`", "say what callers may do"] {
+        assert!(told.contains(what), "{told}");
+    }
+    for (text, what) in [
+        ("audience = 1", ":6:12: `identity.audience`: expected a text or a list of texts"),
+        ("audience = []\nalgorithms = []", "no token would count"),
+        ("audience = []\nalgorithms = [\"none\"]", "`none` is not \"RS256\", "),
+        ("audience = []\nleeway = \"1h\"", ":7:10: `identity.leeway`: expected at most 10m"),
+        ("audience = []\nheader = \"X-User\"", "`identity.header` is for the mode \"header\""),
+        ("audience = []\nprincipal_claim = \"\"", "expected a text that is not empty"),
+    ] {
+        let told = mistakes(&format!("{whole}{text}"));
+        assert!(told.contains(what), "{told}");
+    }
+    for (jwks, what) in [
+        ("ftp://id.example/", "`ftp://id.example/` is not the path of a file, or an address"),
+        ("https://a:hunter2@id.example/", "an address with a password in it is not taken"),
+        ("", "expected the path of a file"),
+    ] {
+        let told = mistakes(&whole.replace("https://id.example/jwks.json", jwks));
+        assert!(told.contains(what) && !told.contains("hunter2"), "{told}");
     }
 }

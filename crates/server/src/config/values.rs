@@ -96,6 +96,7 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// A file's path.
     pub(super) fn file(self) -> Result<std::path::PathBuf, String> {
         match self.text("the path of a file")? {
             "" => Err("the path of the file is empty".to_owned()),
@@ -177,6 +178,18 @@ impl<'a> Value<'a> {
             Self::Toml(other) => return Err(mismatch(EXPECTED, other)),
         };
         texts.into_iter().map(|text| text.parse().map_err(|error| format!("{error}"))).collect()
+    }
+
+    /// Several path patterns.
+    pub(super) fn patterns(self) -> Result<Vec<Pattern>, String> {
+        const EXPECTED: &str = "a list of patterns such as [\"/flags/{id}/**\"]";
+        match self {
+            Self::Toml(DeValue::Array(items)) => {
+                items.iter().map(|item| Value::Toml(item.get_ref()).pattern()).collect()
+            }
+            Self::Toml(other) => Err(mismatch(EXPECTED, other)),
+            Self::Text(_) => Err(format!("expected {EXPECTED}")),
+        }
     }
 
     /// A path pattern.

@@ -1,25 +1,38 @@
 //! Identity: who sends a request.
 //!
 //! In anonymous mode nobody is asked. In keys mode everybody shows an API key, and the principal
-//! is the key's name. What a caller may do is in the key's roles; whether that is enough is
-//! decided where the request is understood.
+//! is the key's name. In header mode a proxy in front says who it is, in JWT mode a token that
+//! somebody else has signed. What a caller may do is in the key's roles, or follows from what the
+//! proxy or the token says of it; whether that is enough is decided where the request is
+//! understood.
 
+mod fetch;
+mod header;
+mod jwks;
+mod jwt;
 mod key;
 mod ring;
+mod roles;
 mod store;
 
+use std::net::IpAddr;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use http::header::{AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use leasehold_core::caller::Caller;
 use leasehold_problems::{Name, Problem};
 
+pub use self::header::HeaderSettings;
+pub use self::jwks::{JwksError, JwksSource};
+use self::jwt::Jwt;
+pub use self::jwt::JwtSettings;
 pub use self::key::NewKey;
 pub use self::ring::KeyRing;
+pub use self::roles::RoleMap;
 pub use self::store::{KeyEntry, KeyRole, KeyStore, KeyStoreError, RoleName};
 use crate::config::IdentityMode;
 
@@ -32,59 +45,192 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
+/// How callers are told apart, as the operator has set it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Settings {
+    /// Not at all.
+    Anonymous,
+    /// By the API key that each presents.
+    Keys {
+        /// The field that the key is in; none: `Authorization`.
+        header: Option<HeaderName>,
+    },
+    /// By what a proxy says.
+    Header(HeaderSettings),
+    /// By a signed token.
+    Jwt(JwtSettings),
+}
+
+/// Why callers cannot be told apart.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The API keys cannot be read.
+    #[error(transparent)]
+    Keys(#[from] KeyStoreError),
+    /// The keys that tokens are signed with cannot be read.
+    #[error("`identity.jwks` cannot be used")]
+    Jwks(#[from] JwksError),
+}
+
+impl Settings {
+    /// The mode that these are of.
+    #[must_use]
+    pub fn mode(&self) -> IdentityMode {
+        match self {
+            Self::Anonymous => IdentityMode::Anonymous,
+            Self::Keys { .. } => IdentityMode::Keys,
+            Self::Header(_) => IdentityMode::Header,
+            Self::Jwt(_) => IdentityMode::Jwt,
+        }
+    }
+}
+
 /// Tells who sends a request.
 #[derive(Debug)]
 pub struct Identity {
-    anonymous: Caller,
-    keys: Option<KeyRing>,
+    mode: Mode,
     started: Instant,
 }
 
+#[derive(Debug)]
+enum Mode {
+    Anonymous(Caller),
+    Keys { ring: KeyRing, header: Option<HeaderName> },
+    Header(HeaderSettings),
+    Jwt(Jwt),
+}
+
 impl Identity {
-    /// The identity of this mode, with the keys of the data folder `data` where it has some.
+    /// The identity of these settings, with the keys of the data folder `data` where it has some.
     ///
     /// # Errors
     /// When there are keys and they cannot be read.
-    pub fn open(mode: IdentityMode, data: &Path) -> Result<Self, KeyStoreError> {
-        let keys = match mode {
-            IdentityMode::Anonymous => None,
-            IdentityMode::Keys => Some(KeyRing::open(KeyStore::new(data))?),
+    pub fn open(settings: Settings, data: &Path) -> Result<Self, IdentityError> {
+        let mode = match settings {
+            Settings::Anonymous => Mode::Anonymous(Caller::anonymous()),
+            Settings::Keys { header } => {
+                Mode::Keys { ring: KeyRing::open(KeyStore::new(data))?, header }
+            }
+            Settings::Header(settings) => Mode::Header(settings),
+            Settings::Jwt(settings) => Mode::Jwt(Jwt::open(settings)?),
         };
-        Ok(Self { anonymous: Caller::anonymous(), keys, started: Instant::now() })
+        Ok(Self { mode, started: Instant::now() })
     }
 
-    /// The keys; none in anonymous mode.
+    /// The keys; none where callers are told apart in another way.
     #[must_use]
     pub fn keys(&self) -> Option<&KeyRing> {
-        self.keys.as_ref()
+        match &self.mode {
+            Mode::Keys { ring, .. } => Some(ring),
+            _ => None,
+        }
     }
 
-    /// Who sends a request with these fields.
+    /// Reads again what is kept elsewhere and changes there: the keys that tokens are signed with.
+    /// Those known before stay if that fails, and the log says so.
+    pub async fn refresh(&self) {
+        if let Mode::Jwt(jwt) = &self.mode
+            && let Err(error) = jwt.keys.refresh().await
+        {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the keys of tokens stay as they are"
+            );
+        }
+    }
+
+    /// Does so from time to time, so that keys that are gone do not count for ever.
+    pub async fn follow(&self) {
+        const EVERY: Duration = Duration::from_secs(300);
+        loop {
+            tokio::time::sleep(EVERY).await;
+            self.refresh().await;
+        }
+    }
+
+    /// Whether the peer at this address is a proxy whose word on who came before it counts.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        match &self.mode {
+            Mode::Header(settings) => settings.trusts(peer),
+            Mode::Anonymous(_) | Mode::Keys { .. } | Mode::Jwt(_) => false,
+        }
+    }
+
+    /// Gets what [`Identity::authenticate`] needs for a request with these fields, where that is
+    /// not here yet.
+    pub async fn prepare(&self, headers: &HeaderMap) {
+        if let Mode::Jwt(jwt) = &self.mode {
+            jwt.prepare(headers, self.started.elapsed()).await;
+        }
+    }
+
+    /// Who sends a request with these fields from this address.
     ///
     /// # Errors
-    /// `401 unauthenticated` without a key that is known; `400 malformed-request` with several.
-    pub fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, Box<Problem>> {
-        let Some(keys) = &self.keys else { return Ok(self.anonymous.clone()) };
-        let mut sent = headers.get_all(AUTHORIZATION).iter();
-        let Some(authorization) = sent.next() else {
-            return Err(unauthenticated("the request has no API key", headers));
-        };
-        if sent.next().is_some() {
-            let problem = Problem::new(
-                Name::MalformedRequest,
-                "the request has several `Authorization` fields; send one",
-            );
-            return Err(Box::new(problem.with("field", "Authorization")));
+    /// `401 unauthenticated` without credentials that are known; `400 malformed-request` with
+    /// several; `403 forbidden` from an address whose word does not count.
+    pub fn authenticate(&self, headers: &HeaderMap, peer: IpAddr) -> Result<Caller, Box<Problem>> {
+        match &self.mode {
+            Mode::Anonymous(caller) => Ok(caller.clone()),
+            Mode::Keys { ring, header } => self.by_key(ring, header.as_ref(), headers),
+            Mode::Header(settings) => settings.authenticate(headers, peer),
+            Mode::Jwt(jwt) => jwt.authenticate(headers),
         }
-        let Some(presented) = credentials(authorization) else {
-            let what = "the request's `Authorization` is neither a Bearer key nor Basic";
-            return Err(unauthenticated(what, headers));
+    }
+
+    /// Takes out of a request what was for this server alone: a key of its own must not be shown
+    /// to what stands behind it.
+    pub fn take_out(&self, headers: &mut HeaderMap) {
+        if let Mode::Keys { header, .. } = &self.mode {
+            headers.remove(header.as_ref().unwrap_or(&AUTHORIZATION));
+        }
+    }
+
+    fn by_key(
+        &self,
+        ring: &KeyRing,
+        header: Option<&HeaderName>,
+        headers: &HeaderMap,
+    ) -> Result<Caller, Box<Problem>> {
+        let refused = |what: &str| match header {
+            None => unauthenticated(what, headers),
+            Some(field) => no_key_in(what, field),
+        };
+        let field = header.unwrap_or(&AUTHORIZATION);
+        let mut sent = headers.get_all(field).iter();
+        let Some(first) = sent.next() else { return Err(refused("the request has no API key")) };
+        if sent.next().is_some() {
+            let name = if header.is_none() { "Authorization" } else { field.as_str() };
+            let detail = format!("the request has several `{name}` fields; send one");
+            let problem = Problem::new(Name::MalformedRequest, detail);
+            return Err(Box::new(problem.with("field", name)));
+        }
+        let presented = match header {
+            None => credentials(first).ok_or_else(|| {
+                refused("the request's `Authorization` is neither a Bearer key nor Basic")
+            })?,
+            Some(_) => first.to_str().unwrap_or_default().to_owned(),
         };
         key::split(&presented)
-            .and_then(|(id, secret)| keys.find(id, secret, self.started.elapsed()))
+            .and_then(|(id, secret)| ring.find(id, secret, self.started.elapsed()))
             // Not whether the id is known: that would help whoever tries ids.
-            .ok_or_else(|| unauthenticated("the request's API key is not known here", headers))
+            .ok_or_else(|| refused("the request's API key is not known here"))
     }
+}
+
+fn no_key_in(what: &str, field: &HeaderName) -> Box<Problem> {
+    let detail = format!("{what}; send one as `{field}: KEY`. `leasehold key add` makes one.");
+    let problem = Problem::new(Name::Unauthenticated, detail);
+    Box::new(match in_field("ApiKey", field) {
+        Some(challenge) => problem.header(WWW_AUTHENTICATE, challenge),
+        None => problem,
+    })
+}
+
+/// A challenge for what is expected in a field other than `Authorization`. A 401 needs one (RFC
+/// 9110, section 15.5.2), and no registered scheme says this.
+fn in_field(scheme: &str, field: &HeaderName) -> Option<HeaderValue> {
+    HeaderValue::try_from(format!("{scheme} realm=\"leasehold\", header=\"{field}\"")).ok()
 }
 
 /// The key in an `Authorization` field: after `Bearer`, or as the password of `Basic`. The user
@@ -125,6 +271,8 @@ fn is_fetch(headers: &HeaderMap) -> bool {
 mod tests {
     use super::*;
 
+    const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
     fn challenges(problem: &Problem) -> Vec<&str> {
         let fields = problem.headers.iter().filter(|(name, _)| name == WWW_AUTHENTICATE);
         fields.map(|(_, value)| value.to_str().unwrap()).collect()
@@ -140,9 +288,9 @@ mod tests {
 
     #[test]
     fn without_identity_everyone_is_anonymous_and_credentials_are_not_looked_at() {
-        let identity = Identity::open(IdentityMode::Anonymous, Path::new("/nowhere")).unwrap();
+        let identity = Identity::open(Settings::Anonymous, Path::new("/nowhere")).unwrap();
         for fields in [vec![], vec![("authorization", "Bearer x"), ("authorization", "y")]] {
-            let caller = identity.authenticate(&headers(&fields)).unwrap();
+            let caller = identity.authenticate(&headers(&fields), PEER).unwrap();
             assert!(caller.anonymous);
             assert_eq!(caller.principal.as_str(), "anonymous");
         }
@@ -154,7 +302,7 @@ mod tests {
         let store = KeyStore::new(root.path());
         let roles = [KeyRole { role: RoleName::Reader, paths: Vec::new() }];
         let key = store.add("alice", &roles).unwrap().reveal();
-        let identity = Identity::open(IdentityMode::Keys, root.path()).unwrap();
+        let identity = Identity::open(Settings::Keys { header: None }, root.path()).unwrap();
         let basic = |user: &str| BASE64.encode(format!("{user}:{key}"));
         for sent in [
             format!("Bearer {key}"),
@@ -163,7 +311,8 @@ mod tests {
             format!("BASIC {}", basic("alice")),
             format!("Basic {}", basic("somebody").trim_end_matches('=')),
         ] {
-            let caller = identity.authenticate(&headers(&[("authorization", &sent)])).unwrap();
+            let caller =
+                identity.authenticate(&headers(&[("authorization", &sent)]), PEER).unwrap();
             assert_eq!(caller.principal.as_str(), "alice", "{sent}");
             assert!(!caller.anonymous);
         }
@@ -179,13 +328,14 @@ mod tests {
             &key,
             &other,
         ] {
-            let problem = identity.authenticate(&headers(&[("authorization", sent)])).unwrap_err();
+            let problem =
+                identity.authenticate(&headers(&[("authorization", sent)]), PEER).unwrap_err();
             assert_eq!(problem.name, Name::Unauthenticated, "{sent}");
             assert!(!problem.detail.contains("lhk_"), "{}", problem.detail);
         }
         let sent = format!("Bearer {key}");
         let twice = headers(&[("authorization", &sent), ("authorization", &sent)]);
-        let problem = identity.authenticate(&twice).unwrap_err();
+        let problem = identity.authenticate(&twice, PEER).unwrap_err();
         assert_eq!(problem.name, Name::MalformedRequest);
         assert_eq!(problem.members["field"], "Authorization");
     }
@@ -193,7 +343,7 @@ mod tests {
     #[test]
     fn a_pages_script_is_not_told_basic() {
         let root = tempfile::tempdir().unwrap();
-        let identity = Identity::open(IdentityMode::Keys, root.path()).unwrap();
+        let identity = Identity::open(Settings::Keys { header: None }, root.path()).unwrap();
         let both = vec!["Basic realm=\"leasehold\", charset=\"UTF-8\"", "Bearer"];
         for (fields, expected) in [
             (vec![], both.clone()),
@@ -202,8 +352,46 @@ mod tests {
             (vec![("sec-fetch-mode", "same-origin")], vec!["Bearer"]),
             (vec![("x-requested-with", "XMLHttpRequest")], vec!["Bearer"]),
         ] {
-            let problem = identity.authenticate(&headers(&fields)).unwrap_err();
+            let problem = identity.authenticate(&headers(&fields), PEER).unwrap_err();
             assert_eq!(challenges(&problem), expected, "{fields:?}");
         }
+    }
+
+    #[test]
+    fn a_key_in_a_field_of_its_own_leaves_authorization_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let roles = [KeyRole { role: RoleName::Reader, paths: Vec::new() }];
+        let key = KeyStore::new(root.path()).add("alice", &roles).unwrap().reveal();
+        let field = HeaderName::from_static("x-leasehold-key");
+        let settings = Settings::Keys { header: Some(field) };
+        let identity = Identity::open(settings, root.path()).unwrap();
+        let theirs = ("authorization", "Bearer theirs");
+        let mut sent = headers(&[theirs, ("x-leasehold-key", &key)]);
+        assert_eq!(identity.authenticate(&sent, PEER).unwrap().principal.as_str(), "alice");
+        identity.take_out(&mut sent);
+        assert_eq!(sent, headers(&[theirs]));
+        let bearer = format!("Bearer {key}");
+        for fields in [
+            vec![("authorization", bearer.as_str())],
+            vec![theirs, ("x-leasehold-key", "lhk_a_b")],
+            vec![theirs, ("x-leasehold-key", &bearer)],
+        ] {
+            let problem = identity.authenticate(&headers(&fields), PEER).unwrap_err();
+            let challenge = "ApiKey realm=\"leasehold\", header=\"x-leasehold-key\"";
+            assert_eq!(challenges(&problem), [challenge], "{fields:?}");
+            assert!(!problem.detail.contains("lhk_"), "{}", problem.detail);
+        }
+        let twice = headers(&[("x-leasehold-key", &key), ("x-leasehold-key", &key)]);
+        let problem = identity.authenticate(&twice, PEER).unwrap_err();
+        assert_eq!(problem.members["field"], "x-leasehold-key");
+    }
+
+    #[test]
+    fn a_key_in_authorization_is_not_passed_on() {
+        let root = tempfile::tempdir().unwrap();
+        let identity = Identity::open(Settings::Keys { header: None }, root.path()).unwrap();
+        let mut sent = headers(&[("authorization", "Bearer lhk_a_b"), ("accept", "*/*")]);
+        identity.take_out(&mut sent);
+        assert_eq!(sent, headers(&[("accept", "*/*")]));
     }
 }
