@@ -31,7 +31,6 @@ use tokio_util::task::TaskTracker;
 use crate::body::Body;
 use crate::call::Call;
 use crate::if_header::{self, Condition};
-use crate::method::{is_read, methods};
 use crate::rules::Rules;
 use crate::telling::Telling;
 use crate::tokens::{self, malformed};
@@ -165,42 +164,31 @@ where
         self.shared.writes.wait().await;
     }
 
-    /// Answers one request to a resource.
+    /// Answers one request to a resource, whose method says whether it reads.
     ///
     /// # Errors
     /// The refusal.
     pub async fn handle(&self, request: Request<Body>, resource: Resource, call: &Call) -> Answer {
-        if self.is_read(request.method(), request.uri(), request.headers(), &resource)? {
-            call.need(Permission::Read, &resource)?;
-            return self.shared.upstream.read(request, resource).await;
+        if is_safe(request.method()) {
+            return self.read(request, resource, call).await;
         }
         self.write(request, resource, call).await
     }
 
-    /// Whether a request only reads, as whatever method it may be taken for.
+    /// Answers a request that only reads.
     ///
     /// # Errors
-    /// `400` for a field that names no method.
-    pub fn is_read(
-        &self,
-        method: &Method,
-        uri: &Uri,
-        headers: &HeaderMap,
-        resource: &Resource,
-    ) -> Result<bool, Box<Problem>> {
-        if !self.shared.upstream.has_methods_of_its_own() {
-            return Ok(is_safe(method));
-        }
-        let rules = self.shared.rules.load();
-        let rule = match &Resource::parse(uri.path()) {
-            Ok(path) => rules.find(path).1,
-            Err(_) => rules.find(resource).1,
-        };
-        let methods = methods(method, uri, headers, rule)?;
-        Ok(methods.iter().all(|method| is_read(method, uri.path(), rule)))
+    /// `403 forbidden`, and what stands behind refuses.
+    pub async fn read(&self, request: Request<Body>, resource: Resource, call: &Call) -> Answer {
+        call.need(Permission::Read, &resource)?;
+        self.shared.upstream.read(request, resource).await
     }
 
-    async fn write(&self, request: Request<Body>, resource: Resource, call: &Call) -> Answer {
+    /// Answers a write, whatever its method.
+    ///
+    /// # Errors
+    /// The refusal, of the guard or of what stands behind.
+    pub async fn write(&self, request: Request<Body>, resource: Resource, call: &Call) -> Answer {
         let shared = &self.shared;
         let (mut head, body) = request.into_parts();
         self.permitted(call, &head, &resource)?;
@@ -399,8 +387,10 @@ where
     ) -> Result<(), Box<Problem>> {
         write.targets.clear();
         for target in targets {
-            if matches!(target, Target::Content(_) | Target::Subtree(_)) {
-                call.need(Permission::Write, target.resource())?;
+            match &target {
+                Target::Content(resource) => call.need(Permission::Write, resource)?,
+                Target::Subtree(resource) => call.need_below(Permission::Write, resource)?,
+                Target::Members(_) => {}
             }
             // What is created below a URL that is not the name of anything would be reached by no
             // URL, and no lock would cover it.

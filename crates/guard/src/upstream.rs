@@ -67,12 +67,6 @@ pub trait Upstream: Send + Sync + 'static {
     /// A write that has been read and understood.
     type Plan: Send + 'static;
 
-    /// Whether what a request does is up to what stands behind, and not to its method alone: then
-    /// the rules say which actions read, and fields that name another method count.
-    fn has_methods_of_its_own(&self) -> bool {
-        false
-    }
-
     /// Answers a request that only reads.
     fn read<'a>(&'a self, request: Request<Body>, resource: Resource) -> BoxFuture<'a, Answer>;
 

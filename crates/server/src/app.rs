@@ -16,10 +16,11 @@ use http::{Method, Request, Response, StatusCode, Version};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
+use leasehold_core::caller::Permission;
 use leasehold_core::ids::Principal;
-use leasehold_core::resource::Resource;
+use leasehold_core::resource::{PathError, Resource};
 use leasehold_engine::Engine;
-use leasehold_faces::json_api::endpoint::{self, Endpoint};
+use leasehold_faces::json_api::endpoint;
 use leasehold_faces::json_api::{JsonApi, options};
 use leasehold_guard::body::{Body, empty, full};
 use leasehold_guard::call::Call;
@@ -27,6 +28,7 @@ use leasehold_guard::guard::{Guard, is_safe};
 use leasehold_guard::kept::kept;
 use leasehold_guard::memory::{self, Memory, Share, counted};
 use leasehold_guard::rules::Rules;
+use leasehold_guard::targets::ByRules;
 use leasehold_guard::upstream::Answer;
 use leasehold_problems::{Context as Told, Name, Problem};
 use leasehold_upstreams::proxy::{Arrival as CameFrom, Streamed};
@@ -35,6 +37,7 @@ use crate::behind::Behind;
 use crate::browser::Browsers;
 use crate::discard::discarding;
 use crate::identity::Identity;
+use crate::judge::{Judged, Setting};
 use crate::listener::Connections;
 use crate::log::Access;
 use crate::metrics::Metrics;
@@ -249,12 +252,11 @@ impl App {
             let detail = format!("The target of the request is longer than {MAX_TARGET} bytes.");
             return Err(Box::new(Problem::new(Name::UriTooLong, detail)));
         }
-        let path = if is_of_all { "/" } else { head.uri.path() };
-        let path = Resource::parse(path).map_err(|error| endpoint::no_resource(&error.into()))?;
+        let path = Resource::parse(head.uri.path());
         self.browsers.check(&head)?;
-        let own = self.own(&path).map(str::to_owned);
-        let found = match own {
-            None if !admin => Some(self.find(&path, &head)?),
+        let own = path.as_ref().ok().and_then(|path| self.own(path)).map(str::to_owned);
+        let judged = match own {
+            None if !admin => Some(self.judge(&path, &head)?),
             _ => None,
         };
         let public = own.as_deref().is_some_and(|rest| crate::own_space::is_public(rest, admin));
@@ -272,12 +274,14 @@ impl App {
             }
             caller
         };
-        let asked = match &found {
-            Some(Ok(Endpoint::Resource(located) | Endpoint::Lock(located, _))) => {
+        let asked = match &judged {
+            Some(Ok(
+                Judged::Lock(located, _) | Judged::Read(Some(located)) | Judged::Write(located, _),
+            )) => {
                 let is_name = *located.asked.path() == located.resource;
                 (!is_name).then(|| Arc::new(located.asked.clone()))
             }
-            Some(Err(_)) | None => None,
+            Some(Ok(Judged::Read(None)) | Err(_)) | None => None,
         };
         let Arrival { request_id, remote_addr, memory, .. } = arrival;
         let call = Call { caller, request_id, remote_addr: Some(remote_addr), asked, memory };
@@ -285,44 +289,71 @@ impl App {
         if let Some(rest) = own {
             return self.own_space(request, &rest, admin, &call).await;
         }
-        let Some(found) = found else {
+        let Some(judged) = judged else {
             return Err(Box::new(Problem::new(
                 Name::NotFound,
                 "This address serves the server's own space only.",
             )));
         };
-        seen.resource = Some(path);
-        match found? {
-            Endpoint::Lock(located, action) => {
+        seen.resource = path.ok();
+        self.carry_out(request, judged?, &call, seen).await
+    }
+
+    /// Answers a request that is not to the server's own space.
+    async fn carry_out(
+        &self,
+        mut request: Request<Body>,
+        judged: Judged,
+        call: &Call,
+        seen: &mut Seen,
+    ) -> Answer {
+        let behind = self.guard.upstream();
+        match judged {
+            Judged::Lock(located, action) => {
                 seen.resource = Some(located.resource.clone());
-                self.api.handle(request, located.resource, action, &call).await
+                self.api.handle(request, located.resource, action, call).await
             }
-            Endpoint::Resource(located) => {
+            Judged::Read(Some(located)) => {
                 seen.resource = Some(located.resource.clone());
-                self.guard.handle(request, located.resource, &call).await
+                self.guard.read(request, located.resource, call).await
+            }
+            Judged::Read(None) => {
+                call.need_everywhere(Permission::Read)?;
+                behind.pass_on(request).await
+            }
+            Judged::Write(located, targets) => {
+                seen.resource = Some(located.resource.clone());
+                if behind.streams() {
+                    request.extensions_mut().insert(ByRules(targets));
+                }
+                self.guard.write(request, located.resource, call).await
             }
         }
     }
 
-    /// What a path is about. A head that cannot be read is refused before anybody is asked who
+    /// What a request is about. A head that cannot be read is refused before anybody is asked who
     /// he is; any other refusal is kept until that is known.
-    fn find(
+    fn judge(
         &self,
-        path: &Resource,
+        path: &Result<Resource, PathError>,
         head: &Parts,
-    ) -> Result<Result<Endpoint, Box<Problem>>, Box<Problem>> {
-        let found = endpoint::find(path, head.uri.query(), &self.lock_suffix, &self.rules.load());
-        match &found {
-            Err(problem) if problem.name == Name::MalformedRequest => return found.map(Ok),
-            Ok(Endpoint::Resource(located)) => {
-                let (uri, headers) = (&head.uri, &head.headers);
-                if !self.guard.is_read(&head.method, uri, headers, &located.resource)? {
-                    self.guard.check_syntax(head)?;
-                }
-            }
-            Ok(Endpoint::Lock(..)) | Err(_) => {}
+    ) -> Result<Result<Judged, Box<Problem>>, Box<Problem>> {
+        let rules = self.rules.load();
+        let setting =
+            Setting { rules: &rules, prefix: &self.prefix, lock_suffix: &self.lock_suffix };
+        let path = path.as_ref().map_err(Clone::clone);
+        let judged = if self.guard.upstream().streams() {
+            setting.judge(path, &head.method, &head.uri, &head.headers)
+        } else {
+            let path = path.map_err(|error| endpoint::no_resource(&error.into()))?;
+            setting.by_method(path, head)
+        };
+        match &judged {
+            Err(problem) if problem.name == Name::MalformedRequest => return judged.map(Ok),
+            Ok(Judged::Write(..)) => self.guard.check_syntax(head)?,
+            _ => {}
         }
-        Ok(found)
+        Ok(judged)
     }
 
     /// What follows the prefix, where the path is in the server's own space.

@@ -47,9 +47,14 @@ impl App {
         let rules = self.rules.load_full();
         let setting =
             Setting { rules: &rules, prefix: &self.prefix, lock_suffix: &self.lock_suffix };
-        match setting.judge(&method, &uri, &head.headers)? {
-            // What is about a lock, or the server's own, is no write.
-            Judged::Own | Judged::Lock(_) => Ok(passed()),
+        let path = Resource::parse(uri.path());
+        let path = path.as_ref().map_err(Clone::clone);
+        // What is about a lock, or the server's own, is no write.
+        if setting.is_own(path) {
+            return Ok(passed());
+        }
+        match setting.judge(path, &method, &uri, &head.headers)? {
+            Judged::Lock(..) => Ok(passed()),
             Judged::Read(located) => {
                 match located {
                     Some(located) => call.need(Permission::Read, &located.resource)?,

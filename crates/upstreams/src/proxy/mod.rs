@@ -37,7 +37,7 @@ use leasehold_core::ids::Seq;
 use leasehold_core::resource::Resource;
 use leasehold_core::target::Target;
 use leasehold_guard::body::{Body, empty};
-use leasehold_guard::targets::by_head;
+use leasehold_guard::targets::{ByRules, by_head};
 use leasehold_guard::upstream::{Admitted, Answer, BoxFuture, Ending, Execution, Upstream};
 use leasehold_problems::{Name, Problem};
 use tokio::sync::{Semaphore, oneshot};
@@ -120,7 +120,11 @@ impl Proxy {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    async fn pass_on(&self, request: Request<Body>) -> Answer {
+    /// Answers a request that only reads, whatever it names.
+    ///
+    /// # Errors
+    /// Why the upstream has not answered.
+    pub async fn pass_on(&self, request: Request<Body>) -> Answer {
         let shared = &self.shared;
         let (mut head, body) = request.into_parts();
         let client = head.extensions.remove::<OnUpgrade>();
@@ -254,7 +258,10 @@ impl Upstream for Proxy {
     }
 
     fn early_targets(&self, head: &Parts, resource: &Resource) -> Vec<Target> {
-        by_head(&head.method, resource, head.headers.contains_key(IF_MATCH))
+        match head.extensions.get::<ByRules>() {
+            Some(ByRules(targets)) => targets.clone(),
+            None => by_head(&head.method, resource, head.headers.contains_key(IF_MATCH)),
+        }
     }
 
     fn targets_by_head<'a>(
