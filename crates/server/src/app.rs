@@ -31,7 +31,7 @@ use leasehold_guard::rules::Rules;
 use leasehold_guard::targets::ByRules;
 use leasehold_guard::upstream::Answer;
 use leasehold_problems::{Context as Told, Name, Problem};
-use leasehold_upstreams::proxy::{Arrival as CameFrom, Streamed};
+use leasehold_upstreams::proxy::{Arrival as CameFrom, Route, Streamed};
 
 use crate::behind::Behind;
 use crate::browser::Browsers;
@@ -275,13 +275,11 @@ impl App {
             caller
         };
         let asked = match &judged {
-            Some(Ok(
-                Judged::Lock(located, _) | Judged::Read(Some(located)) | Judged::Write(located, _),
-            )) => {
+            Some(Ok((judged, _))) => judged.located().and_then(|located| {
                 let is_name = *located.asked.path() == located.resource;
                 (!is_name).then(|| Arc::new(located.asked.clone()))
-            }
-            Some(Ok(Judged::Read(None)) | Err(_)) | None => None,
+            }),
+            Some(Err(_)) | None => None,
         };
         let Arrival { request_id, remote_addr, memory, .. } = arrival;
         let call = Call { caller, request_id, remote_addr: Some(remote_addr), asked, memory };
@@ -296,7 +294,11 @@ impl App {
             )));
         };
         seen.resource = path.ok();
-        self.carry_out(request, judged?, &call, seen).await
+        let (judged, route) = judged?;
+        if let Some(located) = judged.located() {
+            seen.resource = Some(located.resource.clone());
+        }
+        self.carry_out(request, judged, route, &call).await
     }
 
     /// Answers a request that is not to the server's own space.
@@ -304,26 +306,23 @@ impl App {
         &self,
         mut request: Request<Body>,
         judged: Judged,
+        route: Option<Route>,
         call: &Call,
-        seen: &mut Seen,
     ) -> Answer {
-        let behind = self.guard.upstream();
+        if let Some(route) = route {
+            request.extensions_mut().insert(route);
+        }
         match judged {
             Judged::Lock(located, action) => {
-                seen.resource = Some(located.resource.clone());
                 self.api.handle(request, located.resource, action, call).await
             }
-            Judged::Read(Some(located)) => {
-                seen.resource = Some(located.resource.clone());
-                self.guard.read(request, located.resource, call).await
-            }
+            Judged::Read(Some(located)) => self.guard.read(request, located.resource, call).await,
             Judged::Read(None) => {
                 call.need_everywhere(Permission::Read)?;
-                behind.pass_on(request).await
+                self.guard.upstream().pass_on(request).await
             }
             Judged::Write(located, targets) => {
-                seen.resource = Some(located.resource.clone());
-                if behind.streams() {
+                if self.guard.upstream().streams() {
                     request.extensions_mut().insert(ByRules(targets));
                 }
                 self.guard.write(request, located.resource, call).await
@@ -331,13 +330,13 @@ impl App {
         }
     }
 
-    /// What a request is about. A head that cannot be read is refused before anybody is asked who
-    /// he is; any other refusal is kept until that is known.
+    /// What a request is about, and where a rule sends it. A head that cannot be read is refused
+    /// before anybody is asked who he is; any other refusal is kept until that is known.
     fn judge(
         &self,
         path: &Result<Resource, PathError>,
         head: &Parts,
-    ) -> Result<Result<Judged, Box<Problem>>, Box<Problem>> {
+    ) -> Result<Result<(Judged, Option<Route>), Box<Problem>>, Box<Problem>> {
         let rules = self.rules.load();
         let setting =
             Setting { rules: &rules, prefix: &self.prefix, lock_suffix: &self.lock_suffix };
@@ -348,12 +347,23 @@ impl App {
             let path = path.map_err(|error| endpoint::no_resource(&error.into()))?;
             setting.by_method(path, head)
         };
-        match &judged {
-            Err(problem) if problem.name == Name::MalformedRequest => return judged.map(Ok),
-            Ok(Judged::Write(..)) => self.guard.check_syntax(head)?,
-            _ => {}
+        let judged = match judged {
+            Err(problem) if problem.name == Name::MalformedRequest => return Err(problem),
+            Err(problem) => return Ok(Err(problem)),
+            Ok(judged) => judged,
+        };
+        if matches!(judged, Judged::Write(..)) {
+            self.guard.check_syntax(head)?;
         }
-        Ok(judged)
+        let rule = match (judged.located(), path) {
+            (Some(located), _) => rules.rule(located.rule),
+            // Its path has a rule, though its query names nothing.
+            (None, Ok(path)) => rules.find(path).1,
+            (None, Err(_)) => rules.rule(0),
+        };
+        let route = (rule.upstream.is_some() || rule.upstream_timeout.is_some())
+            .then(|| Route { upstream: rule.upstream.clone(), timeout: rule.upstream_timeout });
+        Ok(Ok((judged, route)))
     }
 
     /// What follows the prefix, where the path is in the server's own space.

@@ -33,6 +33,18 @@ pub(crate) enum Judged {
     Write(Located, Vec<Target>),
 }
 
+impl Judged {
+    /// What it names.
+    pub(crate) fn located(&self) -> Option<&Located> {
+        match self {
+            Self::Lock(located, _) | Self::Read(Some(located)) | Self::Write(located, _) => {
+                Some(located)
+            }
+            Self::Read(None) => None,
+        }
+    }
+}
+
 /// What follows the prefix, where the path is in the server's own space.
 pub(crate) fn own<'p>(prefix: &str, path: &'p Resource) -> Option<&'p str> {
     let rest = path.as_str().strip_prefix(prefix.trim_end_matches('/'))?;

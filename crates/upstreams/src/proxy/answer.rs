@@ -18,10 +18,12 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::Shared;
+use super::exchange::Begun;
 use super::fault::Fault;
 use super::fields;
 use super::pace::{Pace, Stage};
 use super::pool::Lease;
+use super::site::Site;
 
 /// How an exchange ended whose answer had begun.
 pub(super) enum Ended {
@@ -52,6 +54,7 @@ pub(super) struct AnswerBody {
 
 struct Running {
     shared: Arc<Shared>,
+    site: Arc<Site>,
     lease: Lease,
     pace: Arc<Pace>,
     /// Who follows a write to its end.
@@ -61,16 +64,16 @@ struct Running {
 impl AnswerBody {
     pub(super) fn new(
         shared: &Arc<Shared>,
-        body: Incoming,
-        lease: Lease,
-        pace: Arc<Pace>,
+        begun: Begun,
         follower: Option<oneshot::Sender<Ended>>,
-    ) -> Self {
-        let running = Running { shared: shared.clone(), lease, pace, follower };
-        let silence = shared.options.timeout;
+    ) -> (http::response::Parts, Self) {
+        let Begun { response, lease, pace, way } = begun;
+        let (head, body) = response.into_parts();
+        let running = Running { shared: shared.clone(), site: way.site, lease, pace, follower };
+        let silence = way.timeout;
         let mut answer = Self { body: Some(body), silence, timer: None, running: Some(running) };
         answer.finish_at_end();
-        answer
+        (head, answer)
     }
 
     /// Whether all of it has come.
@@ -85,10 +88,12 @@ impl AnswerBody {
     }
 
     fn finish(&mut self, fault: Option<Fault>) {
-        let Some(Running { shared, lease, pace, follower }) = self.running.take() else { return };
+        let Some(Running { shared, site, lease, pace, follower }) = self.running.take() else {
+            return;
+        };
         let ended = match fault {
             None if pace.stage() == Stage::Done => {
-                shared.pool.give_back(lease);
+                site.pool.give_back(lease);
                 Ended::Whole
             }
             // It answered before it had the whole request: nothing more of that is sent.
