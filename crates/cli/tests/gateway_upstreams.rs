@@ -1,5 +1,4 @@
 //! Section 9 of the wire contract: which upstream a request goes to, and TLS on the way.
-#![expect(clippy::unwrap_used, reason = "the helpers of a test may panic like the test")]
 
 mod common;
 #[path = "../../client/tests/common/tls.rs"]
