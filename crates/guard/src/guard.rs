@@ -197,7 +197,9 @@ where
         let early = shared.upstream.early_targets(&head, &resource);
         let method: Arc<str> = Arc::from(head.method.as_str());
         let mut write = self.judged(call, method, resource.clone(), early, &claims)?;
-        if let Err(refused) = shared.engine.check(&write).await {
+        if !shared.upstream.is_judged_by_head()
+            && let Err(refused) = shared.engine.check(&write).await
+        {
             self.confirm(call, &head, &mut write, claims.has_precondition, refused).await?;
         }
         let plan = shared.upstream.plan(head, resource, body).await?;

@@ -107,6 +107,12 @@ pub trait Upstream: Send + Sync + 'static {
         resource: &'a Resource,
     ) -> BoxFuture<'a, Result<Option<String>, Box<Problem>>>;
 
+    /// Whether a write's head tells everything that it changes, and its body is not read before it
+    /// is let through: then it is judged once, when it is admitted.
+    fn is_judged_by_head(&self) -> bool {
+        false
+    }
+
     /// Step 6: reads what it needs of the body.
     fn plan<'a>(
         &'a self,

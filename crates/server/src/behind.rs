@@ -106,6 +106,10 @@ impl Upstream for Behind {
         either!(self, one => one.etag(resource))
     }
 
+    fn is_judged_by_head(&self) -> bool {
+        either!(self, one => one.is_judged_by_head())
+    }
+
     fn plan<'a>(
         &'a self,
         head: Parts,

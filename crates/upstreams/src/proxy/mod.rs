@@ -39,7 +39,7 @@ use leasehold_core::resource::Resource;
 use leasehold_core::target::Target;
 use leasehold_guard::body::{Body, empty};
 use leasehold_guard::targets::{ByRules, by_head};
-use leasehold_guard::upstream::{Admitted, Answer, BoxFuture, Ending, Execution, Upstream};
+use leasehold_guard::upstream::{Admitted, Answer, BoxFuture, Execution, Upstream};
 use leasehold_problems::{Name, Problem};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
@@ -193,14 +193,14 @@ impl Proxy {
         Ok(Ok(Response::from_parts(head, empty())))
     }
 
-    async fn write(&self, plan: Plan, admitted: &Admitted) -> (Answer, Ending) {
+    async fn write(&self, plan: Plan, admitted: &Admitted) -> Execution<Plan> {
         let shared = &self.shared;
         let Plan { mut head, body, .. } = plan;
         let body = body.into_inner().unwrap_or_else(PoisonError::into_inner);
         head.extensions.remove::<OnUpgrade>();
         let way = match shared.sites.way(&head) {
             Ok(way) => way,
-            Err(problem) => return (Err(problem), Box::pin(async { WriteResult::NotSent })),
+            Err(problem) => return not_sent(problem),
         };
         fields::outgoing(&mut head, &way.site.authority, admitted.lock(), None);
         let (timeout, drain_time) = (way.timeout, shared.options.drain_time);
@@ -210,7 +210,7 @@ impl Proxy {
                 let (response, has_ended) = answered(shared, begun, Some(follower));
                 let result = WriteResult::Answered(response.status().as_u16());
                 if has_ended {
-                    return (Ok(response), Box::pin(async move { result }));
+                    return Execution::Ended(Ok(response));
                 }
                 let ending = async move {
                     match ended.await {
@@ -220,17 +220,21 @@ impl Proxy {
                         Err(_) => landed_or_not(None, drain_time).await,
                     }
                 };
-                (Ok(response), Box::pin(ending))
+                Execution::Answered(Ok(response), Box::pin(ending))
             }
-            Err(failure) if failure.fault.is_not_sent() => {
-                (Err(failure.problem(timeout)), Box::pin(async { WriteResult::NotSent }))
-            }
+            Err(failure) if failure.fault.is_not_sent() => not_sent(failure.problem(timeout)),
             Err(failure) => {
                 let problem = failure.problem(timeout);
-                (Err(problem), Box::pin(landed_or_not(failure.closing, drain_time)))
+                let ending = landed_or_not(failure.closing, drain_time);
+                Execution::Answered(Err(problem), Box::pin(ending))
             }
         }
     }
+}
+
+/// A write that certainly has not reached the upstream.
+fn not_sent(problem: Box<Problem>) -> Execution<Plan> {
+    Execution::Answered(Err(problem), Box::pin(async { WriteResult::NotSent }))
 }
 
 /// The answer as the client gets it, and whether it has ended already.
@@ -301,6 +305,10 @@ impl Upstream for Proxy {
         })
     }
 
+    fn is_judged_by_head(&self) -> bool {
+        true
+    }
+
     fn plan<'a>(
         &'a self,
         head: Parts,
@@ -315,10 +323,7 @@ impl Upstream for Proxy {
     }
 
     fn execute<'a>(&'a self, plan: Plan, admitted: &'a Admitted) -> BoxFuture<'a, Execution<Plan>> {
-        Box::pin(async {
-            let (answer, ending) = self.write(plan, admitted).await;
-            Execution::Answered(answer, ending)
-        })
+        Box::pin(self.write(plan, admitted))
     }
 
     fn outcome(&self, _: Option<Seq>) -> BoxFuture<'_, WriteResult> {
