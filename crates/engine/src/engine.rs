@@ -296,8 +296,9 @@ impl Shared {
     }
 
     /// Whether a commit is left to the task that settles answers. Two changes of threads cost a
-    /// lone client half as much again as the disk does; but nobody else may have to wait for the
-    /// disk without having written anything.
+    /// lone client half as much again as the disk does; but no request that is there already may
+    /// have to wait for the disk without having written anything. One that comes during the commit
+    /// does: the disk has been fast for a while, so it is likely to be short.
     fn commits_inline(&self) -> bool {
         self.is_fast.load(Ordering::Relaxed) && self.observer.is_alone()
     }

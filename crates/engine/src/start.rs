@@ -31,8 +31,8 @@ pub trait Observer: Send + Sync + 'static {
     /// A group was committed.
     fn committed(&self, events: &[Event], took: Duration, head: &Head);
     /// Whether nobody but one client has anything under way. Then a commit may be made by the task
-    /// that settles answers, which holds up whatever else runs on its thread for a millisecond or
-    /// so. Asked at each change; `false` where it is not known.
+    /// that settles answers, which holds up whatever else runs on its thread until the disk
+    /// answers: as a rule for a millisecond. Asked at each change; `false` where it is not known.
     fn is_alone(&self) -> bool {
         false
     }
