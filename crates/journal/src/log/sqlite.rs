@@ -31,6 +31,7 @@ use super::{
 };
 use crate::backup::{DOCUMENTS_FILE, PARTIAL_LOG_FILE};
 use crate::connect::{self, APPLICATION_ID, StoreError, failed, int};
+use crate::files;
 use crate::folder::{DataFolder, INDEX_FILE};
 use crate::index::RowTable;
 use crate::recovery::{Case, IndexState, LogState, RestState, WalState, classify};
@@ -190,7 +191,7 @@ impl SqliteLog {
         }
         let path = folder.log_path();
         // Before SQLite trusts it.
-        connect::write_again(&wal_path(&path))?;
+        files::write_wal_again(&path)?;
         let (log_state, version) = look(&path)?;
         let wal_state = look_at_wal(&path);
         let index_state = if folder.path().join(INDEX_FILE).exists() {
@@ -482,15 +483,8 @@ fn look(path: &Path) -> Result<(LogState, i64), OpenError> {
     }
 }
 
-/// The write-ahead file of a log.
-fn wal_path(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push("-wal");
-    name.into()
-}
-
 fn look_at_wal(path: &Path) -> WalState {
-    match std::fs::metadata(wal_path(path)) {
+    match std::fs::metadata(files::wal_path(path)) {
         Ok(found) if found.len() > 0 => WalState::Present,
         _ => WalState::Absent,
     }
@@ -505,7 +499,7 @@ fn look_at_rest(folder: &Path) -> RestState {
 }
 
 fn create(folder: &DataFolder, path: &Path) -> Result<(), OpenError> {
-    connect::private_file(path, false).map_err(failed("create", path))?;
+    files::private_file(path, false).map_err(failed("create", path))?;
     let connection = connect::writer(path).map_err(failed("open", path))?;
     if !connect::use_wal(&connection).map_err(failed("set up", path))? {
         return Err(OpenError::NoWal { path: path.to_owned() });
@@ -517,7 +511,7 @@ fn create(folder: &DataFolder, path: &Path) -> Result<(), OpenError> {
              COMMIT;"
         ))
         .map_err(failed("set up", path))?;
-    connect::sync_folder(folder.path())?;
+    files::sync_folder(folder.path())?;
     Ok(())
 }
 
