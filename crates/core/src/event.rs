@@ -5,6 +5,7 @@
 //! of its events.
 
 mod record;
+mod size;
 
 use std::sync::Arc;
 

@@ -1,11 +1,11 @@
 //! The follower: keeps the index up with the log, in a thread of its own.
 //!
 //! What always holds:
-//! - it never slows the log down: telling it of a commit is a push to a queue that nobody holds for
-//!   long, it reads through a connection of its own, and no read transaction stays open while it
-//!   waits;
-//! - it takes events from the queue while it keeps up, and from the log when it does not: the queue
-//!   is bounded, and what is in it is durable;
+//! - it never slows the log down: telling it of a commit is a push to a queue that is left out
+//!   where it would have to wait, it reads through a connection of its own, and no read transaction
+//!   stays open while it waits;
+//! - it takes events from the queue while it keeps up, and what is not there from the log: the queue
+//!   is bounded, by its events and by what they take, and what is in it is durable;
 //! - it works in batches and rests after each, so that it takes a part of one core only, unless
 //!   it has fallen far behind;
 //! - rows, blocks and their positions change in one transaction;
