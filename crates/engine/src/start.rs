@@ -11,6 +11,7 @@ use leasehold_core::ids::{Fence, Seq, WaiterId};
 use leasehold_core::lock::OpenAdmission;
 use leasehold_core::state::State;
 use leasehold_core::table::{LockTable, TableLimits};
+use leasehold_core::time::Now;
 use leasehold_journal::StoreError;
 use leasehold_journal::folder::DataFolder;
 use leasehold_journal::follower::{
@@ -133,6 +134,20 @@ pub struct Stepped {
     engine: Engine,
     committer: Committer,
     follower: SteppedFollower,
+}
+
+/// A [`Stepped`] engine between two steps, for whoever judges it.
+pub struct Look<'a> {
+    /// The lock table, with everything that was decided.
+    pub table: &'a LockTable,
+    /// What was decided and has not been given to the log yet.
+    pub gathered: &'a [Event],
+    /// The newest event that counts as durable.
+    pub durable: Seq,
+    /// What the clocks show.
+    pub now: Now,
+    /// Whether commands are taken.
+    pub is_serving: bool,
 }
 
 /// A running engine's threads: what stops it.
@@ -279,8 +294,7 @@ impl Loading {
         let mut lease = LeaseClock::standing_at(head.lease.max(self.state.lease()));
         lease.run(clock.monotonic());
         let mut table = LockTable::new(self.state, self.options.limits, self.seed);
-        let now =
-            leasehold_core::time::Now { lease: lease.read(clock.monotonic()), wall: clock.wall() };
+        let now = Now { lease: lease.read(clock.monotonic()), wall: clock.wall() };
         let body = EventBody::Recovered {
             cause: self.cause,
             incarnation: self.incarnation.clone(),
@@ -365,6 +379,19 @@ impl Stepped {
     /// One step of the index's thread: folds a batch, if there is one.
     pub fn follow(&mut self) {
         self.follower.step();
+    }
+
+    /// Looks at what the last step has left behind.
+    pub fn look<T>(&self, look: impl FnOnce(Look<'_>) -> T) -> T {
+        let shared = &self.engine.shared;
+        let core = shared.lock();
+        look(Look {
+            table: &core.table,
+            gathered: &core.group,
+            durable: shared.durable(),
+            now: shared.now(&core),
+            is_serving: core.serving == Serving::Yes,
+        })
     }
 
     /// Tells the engine to stop: commands are refused from now on, and when what has gathered is
