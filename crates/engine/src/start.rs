@@ -23,8 +23,9 @@ use tokio::sync::{Notify, watch};
 
 use crate::clock::{Clock, LeaseClock};
 use crate::committer::{Committer, Step};
-use crate::engine::{Core, Engine, EngineError, Serving, Shared};
+use crate::engine::{Engine, EngineError};
 use crate::refusals::Refusals;
+use crate::shared::{Core, Serving, Shared};
 use crate::token::{TokenKeyError, TokenKeys};
 
 /// Learns what the journal does; for metrics.
