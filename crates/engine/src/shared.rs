@@ -140,6 +140,35 @@ impl Drop for AbortOnPanic {
 }
 
 impl Shared {
+    /// What an engine begins with whose log is durable up to `durable`.
+    pub(crate) fn new(
+        core: Core,
+        durable: Seq,
+        tokens: TokenKeys,
+        clock: Arc<dyn Clock>,
+        incarnation: Arc<str>,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
+        Self {
+            core: Mutex::new(core),
+            work: Condvar::new(),
+            durable: AtomicU64::new(durable.0),
+            epoch: AtomicU64::new(0),
+            settle: Notify::new(),
+            timer: Notify::new(),
+            next_deadline: AtomicU64::new(u64::MAX),
+            durable_watch: watch::Sender::new(durable),
+            tokens: ArcSwap::from_pointee(tokens),
+            clock,
+            incarnation,
+            stop: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            is_fast: AtomicBool::new(false),
+            committer: Mutex::new(None),
+            observer,
+        }
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, Core> {
         // A poisoned lock cannot be met: whoever panics under it ends the process.
         self.core.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -287,6 +316,27 @@ impl Shared {
 }
 
 impl Core {
+    /// A core that serves, and to which nothing has come yet.
+    pub(crate) fn new(table: LockTable, lease: LeaseClock, limits: TableLimits) -> Self {
+        Self {
+            table,
+            lease,
+            serving: Serving::Yes,
+            epoch: 0,
+            group: Vec::new(),
+            left_to_settler: false,
+            parked: HashMap::new(),
+            awaiting: VecDeque::new(),
+            ended_meanwhile: Vec::new(),
+            undelivered_meanwhile: Vec::new(),
+            tellings: HashMap::new(),
+            refusals: Refusals::default(),
+            limits,
+            stopping: false,
+            ended: false,
+        }
+    }
+
     /// What an answer that is decided now rests on.
     pub(crate) fn rest(&self) -> Rest {
         Rest { epoch: self.epoch, seq: self.table.state().seq() }

@@ -1,8 +1,8 @@
 //! Starting and stopping an engine.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -19,12 +19,10 @@ use leasehold_journal::follower::{
 };
 use leasehold_journal::log::sqlite::{LogOptions, OpenError, Opened, SqliteLog};
 use leasehold_journal::log::{Group, Head, Log, LogError, Retention};
-use tokio::sync::{Notify, watch};
 
 use crate::clock::{Clock, LeaseClock};
 use crate::committer::{Committer, Step};
 use crate::engine::{Engine, EngineError};
-use crate::refusals::Refusals;
 use crate::shared::{Core, Serving, Shared};
 use crate::token::{TokenKeyError, TokenKeys};
 
@@ -310,40 +308,9 @@ impl Loading {
         self.log.append(&Group { events: &events, lease: now.lease })?;
         let head = self.log.head();
         let follower = follow(head.seq)?;
-        let shared = Arc::new(Shared {
-            core: Mutex::new(Core {
-                table,
-                lease,
-                serving: Serving::Yes,
-                epoch: 0,
-                group: Vec::new(),
-                left_to_settler: false,
-                parked: std::collections::HashMap::new(),
-                awaiting: std::collections::VecDeque::new(),
-                ended_meanwhile: Vec::new(),
-                undelivered_meanwhile: Vec::new(),
-                tellings: std::collections::HashMap::new(),
-                refusals: Refusals::default(),
-                limits: self.options.limits,
-                stopping: false,
-                ended: false,
-            }),
-            work: Condvar::new(),
-            durable: AtomicU64::new(head.seq.0),
-            epoch: AtomicU64::new(0),
-            settle: Notify::new(),
-            timer: Notify::new(),
-            next_deadline: AtomicU64::new(u64::MAX),
-            durable_watch: watch::Sender::new(head.seq),
-            tokens: arc_swap::ArcSwap::from_pointee(tokens),
-            clock,
-            incarnation: self.incarnation,
-            stop: AtomicBool::new(false),
-            ended: AtomicBool::new(false),
-            is_fast: AtomicBool::new(false),
-            committer: Mutex::new(None),
-            observer,
-        });
+        let core = Core::new(table, lease, self.options.limits);
+        let shared =
+            Arc::new(Shared::new(core, head.seq, tokens, clock, self.incarnation, observer));
         let started = shared.clock.monotonic();
         let committer = Committer {
             shared: Arc::clone(&shared),
