@@ -1,9 +1,11 @@
 use leasehold_core::event::Event;
+use leasehold_core::rows;
 use leasehold_core::time::WallTime;
 
 use super::*;
 use crate::log::sqlite::SqliteLog;
 use crate::log::{Head, Log, Retention};
+use crate::recovery::IndexState;
 use crate::testing::{self, MapRows, Story, append, script, traffic};
 
 /// Waits for the follower, at most some seconds.
