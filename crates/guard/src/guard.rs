@@ -2,7 +2,8 @@
 //!
 //! A write is checked by what its head names before its body is read; then it is read, its targets
 //! are named, and it is admitted and pinned in one step. A write that is let through runs in a
-//! task of its own, which owns the permit: a client that goes away cancels nothing.
+//! task of its own once nobody waits for it, and owns the permit: a client that goes away cancels
+//! nothing.
 //!
 //! Deliberately absent: any knowledge of what stands behind it, and any rule about locks.
 
@@ -31,6 +32,7 @@ use tokio_util::task::TaskTracker;
 use crate::body::Body;
 use crate::call::Call;
 use crate::if_header::{self, Condition};
+use crate::lasting::lasting;
 use crate::rules::Rules;
 use crate::telling::Telling;
 use crate::tokens::{self, malformed};
@@ -194,12 +196,14 @@ where
         self.permitted(call, &head, &resource)?;
         shared.upstream.allow(&head, &resource)?;
         let claims = self.claims(call, &mut head, &resource).await?;
-        let early = shared.upstream.early_targets(&head, &resource);
+        let is_judged_once = shared.upstream.is_judged_by_head();
+        let early = match is_judged_once {
+            true => Vec::new(),
+            false => shared.upstream.early_targets(&head, &resource),
+        };
         let method: Arc<str> = Arc::from(head.method.as_str());
         let mut write = self.judged(call, method, resource.clone(), early, &claims)?;
-        if !shared.upstream.is_judged_by_head()
-            && let Err(refused) = shared.engine.check(&write).await
-        {
+        if !is_judged_once && let Err(refused) = shared.engine.check(&write).await {
             self.confirm(call, &head, &mut write, claims.has_precondition, refused).await?;
         }
         let plan = shared.upstream.plan(head, resource, body).await?;
@@ -389,10 +393,8 @@ where
     ) -> Result<(), Box<Problem>> {
         write.targets.clear();
         for target in targets {
-            match &target {
-                Target::Content(resource) => call.need(Permission::Write, resource)?,
-                Target::Subtree(resource) => call.need_below(Permission::Write, resource)?,
-                Target::Members(_) => {}
+            if matches!(target, Target::Content(_) | Target::Subtree(_)) {
+                call.need(Permission::Write, target.resource())?;
             }
             // What is created below a URL that is not the name of anything would be reached by no
             // URL, and no lock would cover it.
@@ -434,10 +436,10 @@ where
         telling.write(resource, refused)
     }
 
-    /// Admits a write and carries it out in a task of its own.
+    /// Admits a write and carries it out, to its end even when nobody waits for it any more.
     ///
     /// # Errors
-    /// The refusal, or `503` when the task was lost.
+    /// The refusal, or `503` when it panicked.
     pub async fn carry_out(
         &self,
         call: &Call,
@@ -450,16 +452,10 @@ where
         let guard = self.clone();
         let call = call.clone();
         // From here on nothing that the client does ends the write.
-        let task = self.shared.writes.spawn(async move {
+        let carrying = lasting(&self.shared.writes, async move {
             guard.run(&call, write, has_precondition, targets, permit, &mut work).await
         });
-        match task.await {
-            Ok(answer) => answer,
-            Err(error) => {
-                tracing::error!(%error, "the task of a write was lost");
-                Err(broken_off())
-            }
-        }
+        caught(carrying).await.unwrap_or_else(|()| Err(broken_off()))
     }
 
     async fn admit(

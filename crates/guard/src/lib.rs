@@ -11,6 +11,7 @@ pub mod call;
 pub mod guard;
 pub mod if_header;
 pub mod kept;
+mod lasting;
 pub mod memory;
 pub mod method;
 pub mod rules;

@@ -323,6 +323,7 @@ impl App {
             }
             Judged::Write(located, targets) => {
                 if self.guard.upstream().streams() {
+                    call.need_to_write(&targets)?;
                     request.extensions_mut().insert(ByRules(targets));
                 }
                 self.guard.write(request, located.resource, call).await

@@ -78,6 +78,7 @@ impl App {
         call: &Call,
     ) -> Answer {
         call.need(Permission::Write, &resource)?;
+        call.need_to_write(&targets)?;
         let claims = self.guard.claims(call, head, &resource).await?;
         let method: Arc<str> = Arc::from(method.as_str());
         let write = self.guard.judged(call, method, resource.clone(), targets, &claims)?;
