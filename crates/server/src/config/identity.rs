@@ -17,13 +17,14 @@ use super::values::Value;
 use crate::identity::{HeaderSettings, JwksSource, JwtSettings, RoleMap, RoleName, Settings};
 
 /// The keys that each mode has beside `mode` itself.
-const KEYS: [(&str, &[IdentityMode]); 14] = [
+const KEYS: [(&str, &[IdentityMode]); 15] = [
     ("allow_remote_anonymous", &[IdentityMode::Anonymous]),
     ("key_header", &[IdentityMode::Keys]),
     ("header", &[IdentityMode::Header]),
     ("role_header", &[IdentityMode::Header]),
     ("trusted_proxies", &[IdentityMode::Header]),
     ("jwks", &[IdentityMode::Jwt]),
+    ("jwks_ca", &[IdentityMode::Jwt]),
     ("algorithms", &[IdentityMode::Jwt]),
     ("issuer", &[IdentityMode::Jwt]),
     ("audience", &[IdentityMode::Jwt]),
@@ -163,8 +164,18 @@ fn jwt(section: &Section<'_>, mistakes: &mut Mistakes) -> Settings {
     };
     let asymmetric = ALGORITHMS[..ASYMMETRIC].iter().map(|(_, algorithm)| *algorithm).collect();
     let nowhere = JwksSource::File(std::path::PathBuf::new());
+    let jwks = section.read_or("jwks", nowhere, mistakes, jwks);
+    let jwks_ca = section.read("jwks_ca", mistakes, Value::file);
+    if let Some(file) = &jwks_ca
+        && !jwks.value.is_https()
+        && jwks.place != Place::Settings
+    {
+        let message = "`identity.jwks_ca`: it is for a `jwks` that begins with https://";
+        mistakes.add(&file.place, message);
+    }
     Settings::Jwt(JwtSettings {
-        jwks: section.read_or("jwks", nowhere, mistakes, jwks).value,
+        jwks: jwks.value,
+        jwks_ca: jwks_ca.map(|found| found.value),
         algorithms: section.read_or("algorithms", asymmetric, mistakes, algorithms).value,
         issuer: section.read_or("issuer", String::new(), mistakes, text).value,
         audience: section.read_or("audience", Vec::new(), mistakes, audience).value,

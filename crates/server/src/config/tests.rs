@@ -526,6 +526,10 @@ fn tokens_need_their_keys_their_issuer_and_their_audience() {
         ("audience = []\nleeway = \"1h\"", ":7:10: `identity.leeway`: expected at most 10m"),
         ("audience = []\nheader = \"X-User\"", "`identity.header` is for the mode \"header\""),
         ("audience = []\nprincipal_claim = \"\"", "expected a text that is not empty"),
+        (
+            "audience = []\njwks_ca = \"\"",
+            ":7:11: `identity.jwks_ca`: the path of the file is empty",
+        ),
     ] {
         let told = mistakes(&format!("{whole}{text}"));
         assert!(told.contains(what), "{told}");
@@ -537,5 +541,11 @@ fn tokens_need_their_keys_their_issuer_and_their_audience() {
     ] {
         let told = mistakes(&whole.replace("https://id.example/jwks.json", jwks));
         assert!(told.contains(what) && !told.contains("hunter2"), "{told}");
+    }
+    for plain in ["http://id.example/jwks.json", "jwks.json"] {
+        let text = whole.replace("https://id.example/jwks.json", plain);
+        let told = mistakes(&format!("{text}audience = []\njwks_ca = \"ca.pem\""));
+        assert!(told.ends_with("it is for a `jwks` that begins with https://"), "{told}");
+        assert!(told.starts_with("leasehold.toml:7:11:"), "{told}");
     }
 }
