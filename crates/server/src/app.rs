@@ -251,18 +251,20 @@ impl App {
         }
         let path = if is_of_all { "/" } else { head.uri.path() };
         let path = Resource::parse(path).map_err(|error| endpoint::no_resource(&error.into()))?;
-        self.browsers.check(&head)?;
         let own = self.own(&path).map(str::to_owned);
         let found = match own {
             None if !admin => Some(self.find(&path, &head)?),
             _ => None,
         };
+        let passes_on = matches!(found, Some(Ok(Endpoint::Resource(_))));
+        self.browsers.check(&head, passes_on)?;
         let public = own.as_deref().is_some_and(|rest| crate::own_space::is_public(rest, admin));
-        let caller = if public {
-            leasehold_core::caller::Caller::anonymous()
+        let (caller, credentials) = if public {
+            (leasehold_core::caller::Caller::anonymous(), None)
         } else {
             self.identity.prepare(&head.headers).await;
             let caller = self.identity.authenticate(&head.headers, arrival.peer)?;
+            let credentials = self.identity.credentials(&head, &caller);
             self.identity.take_out(&mut head.headers);
             seen.principal = Some(caller.principal.clone());
             if let Some(rate) = &self.rate {
@@ -270,7 +272,7 @@ impl App {
                 seen.standing = Some(standing);
                 standing.check()?;
             }
-            caller
+            (caller, credentials)
         };
         let asked = match &found {
             Some(Ok(Endpoint::Resource(located) | Endpoint::Lock(located, _))) => {
@@ -280,7 +282,8 @@ impl App {
             Some(Err(_)) | None => None,
         };
         let Arrival { request_id, remote_addr, memory, .. } = arrival;
-        let call = Call { caller, request_id, remote_addr: Some(remote_addr), asked, memory };
+        let remote_addr = Some(remote_addr);
+        let call = Call { caller, request_id, remote_addr, asked, memory, credentials };
         let request = Request::from_parts(head, body);
         if let Some(rest) = own {
             return self.own_space(request, &rest, admin, &call).await;
@@ -299,9 +302,33 @@ impl App {
             }
             Endpoint::Resource(located) => {
                 seen.resource = Some(located.resource.clone());
-                self.guard.handle(request, located.resource, &call).await
+                let resource = located.resource.clone();
+                match self.guard.handle(request, located.resource, &call).await {
+                    Err(problem) => Err(self.withheld(problem, &resource, &call).await),
+                    answer => answer,
+                }
             }
         }
+    }
+
+    /// A refusal of a write, less who is in its way and why where the upstream does not show the
+    /// resource to the caller.
+    pub(crate) async fn withheld(
+        &self,
+        mut problem: Box<Problem>,
+        resource: &Resource,
+        call: &Call,
+    ) -> Box<Problem> {
+        let member = match problem.name {
+            Name::Locked => "lock",
+            Name::Frozen => "freeze",
+            _ => return problem,
+        };
+        if self.api.may_see(call, resource).await.is_err() {
+            problem.detail = format!("{resource} is {} at the moment.", problem.name);
+            problem.members.insert(member.to_owned(), serde_json::Value::Null);
+        }
+        problem
     }
 
     /// What a path is about. A head that cannot be read is refused before anybody is asked who

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use http::Request;
 use http::request::Parts;
 use leasehold_core::event::WriteResult;
-use leasehold_core::ids::Seq;
+use leasehold_core::ids::{Principal, Seq};
 use leasehold_core::resource::Resource;
 use leasehold_core::target::Target;
 use leasehold_guard::body::Body;
-use leasehold_guard::upstream::{Admitted, Answer, BoxFuture, Execution, Upstream};
-use leasehold_problems::Problem;
+use leasehold_guard::call::Credentials;
+use leasehold_guard::rules::Asked;
+use leasehold_guard::upstream::{Admitted, Answer, BoxFuture, Execution, Upstream, Verifier};
+use leasehold_problems::{Name, Problem};
 use leasehold_upstreams::documents::Documents;
 use leasehold_upstreams::proxy::Proxy;
 
@@ -129,6 +131,24 @@ impl Upstream for Behind {
 
     fn outcome(&self, admission: Option<Seq>) -> BoxFuture<'_, WriteResult> {
         either!(self, one => one.outcome(admission))
+    }
+}
+
+impl Verifier for Behind {
+    fn may_see<'a>(
+        &'a self,
+        principal: &'a Principal,
+        credentials: &'a Credentials,
+        asked: &'a Asked,
+    ) -> BoxFuture<'a, Result<(), Box<Problem>>> {
+        match self {
+            Self::Proxy(one) => one.may_see(principal, credentials, asked),
+            // Nobody is named after credentials that nobody knows.
+            Self::Documents(_) => Box::pin(async {
+                let detail = "Nothing stands behind this server that knows your credentials.";
+                Err(Box::new(Problem::new(Name::Forbidden, detail)))
+            }),
+        }
     }
 }
 

@@ -203,6 +203,8 @@ async fn assemble(
     identity.refresh().await;
     warn_of_identity(config, &identity);
     let trail = Readers::new(config.data.clone());
+    let behind = Arc::new(behind);
+    let guard = Guard::new(engine.clone(), behind.clone(), rules.clone(), &config.lock_suffix);
     let api = JsonApi::new(
         engine.clone(),
         rules.clone(),
@@ -212,8 +214,8 @@ async fn assemble(
             drain_wait_ms: millis(config.drain_wait),
         },
         Arc::new(trail.clone()),
+        behind,
     );
-    let guard = Guard::new(engine.clone(), Arc::new(behind), rules.clone(), &config.lock_suffix);
     let app = Arc::new(App {
         engine,
         guard,
@@ -313,8 +315,11 @@ fn warn_of_identity(config: &Config, identity: &Identity) {
         IdentityMode::Keys if identity.keys().is_some_and(crate::identity::KeyRing::is_empty) => {
             tracing::warn!("there are no keys yet: make one with `leasehold key add`");
         }
-        IdentityMode::Anonymous | IdentityMode::Keys | IdentityMode::Header | IdentityMode::Jwt => {
-        }
+        IdentityMode::Anonymous
+        | IdentityMode::Keys
+        | IdentityMode::Header
+        | IdentityMode::Jwt
+        | IdentityMode::Digest => {}
     }
 }
 

@@ -25,10 +25,10 @@ use leasehold_core::resource::Resource;
 use leasehold_engine::Engine;
 use leasehold_guard::body::{Body, empty, full};
 use leasehold_guard::call::Call;
-use leasehold_guard::rules::Rules;
+use leasehold_guard::rules::{Asked, Rules};
 use leasehold_guard::telling::Telling;
 use leasehold_guard::tokens;
-use leasehold_guard::upstream::{Answer, BoxFuture};
+use leasehold_guard::upstream::{Answer, BoxFuture, Verifier};
 use leasehold_problems::{Name, Problem};
 use serde::Serialize;
 
@@ -58,18 +58,20 @@ pub struct JsonApi {
     pub(crate) rules: Arc<ArcSwap<Rules>>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) trail: Arc<dyn Trail>,
+    verifier: Arc<dyn Verifier>,
 }
 
 impl JsonApi {
-    /// The JSON API of this engine.
+    /// The JSON API of this engine. `verifier` is asked about callers whom nobody knows here.
     #[must_use]
     pub fn new(
         engine: Engine,
         rules: Arc<ArcSwap<Rules>>,
         settings: Settings,
         trail: Arc<dyn Trail>,
+        verifier: Arc<dyn Verifier>,
     ) -> Self {
-        Self { engine, rules, settings: Arc::new(settings), trail }
+        Self { engine, rules, settings: Arc::new(settings), trail, verifier }
     }
 
     /// Answers a request to a lock endpoint of `resource`.
@@ -83,6 +85,13 @@ impl JsonApi {
         action: Action,
         call: &Call,
     ) -> Answer {
+        match (action, request.method().as_str()) {
+            // A token is proof enough: its holder was shown the resource when it acquired. So an
+            // upstream that is down takes no lock away.
+            (_, "OPTIONS") | (Action::Lock, "PATCH" | "PUT" | "DELETE") | (Action::Transfer, _) => {
+            }
+            _ => self.may_see(call, &resource).await?,
+        }
         let mut answer = match (action, request.method().as_str()) {
             (_, "OPTIONS") => Ok(options(action.allowed())),
             (Action::Lock, "POST") => self.acquire(request, resource, call).await,
@@ -108,6 +117,23 @@ impl JsonApi {
         }?;
         answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         Ok(answer)
+    }
+
+    /// Whether the caller may know of `resource`, the one that the request is about.
+    ///
+    /// # Errors
+    /// The refusal of the upstream, where it is the one who knows.
+    pub async fn may_see(&self, call: &Call, resource: &Resource) -> Result<(), Box<Problem>> {
+        match call.asked.as_deref() {
+            Some(asked) => self.is_shown(call, asked).await,
+            None => self.is_shown(call, &Asked::by_name(resource)).await,
+        }
+    }
+
+    /// The same of the resource at the URL `asked`.
+    pub(crate) async fn is_shown(&self, call: &Call, asked: &Asked) -> Result<(), Box<Problem>> {
+        let Some(credentials) = &call.credentials else { return Ok(()) };
+        self.verifier.may_see(&call.caller.principal, credentials, asked).await
     }
 
     pub(crate) fn telling<'a>(&'a self, rules: &'a Rules, call: &'a Call) -> Telling<'a> {

@@ -14,10 +14,12 @@ use super::IdentityMode;
 use super::errors::{Mistakes, Place};
 use super::section::{Found, Section};
 use super::values::Value;
-use crate::identity::{HeaderSettings, JwksSource, JwtSettings, RoleMap, RoleName, Settings};
+use crate::identity::{
+    self, DigestSettings, HeaderSettings, JwksSource, JwtSettings, RoleMap, RoleName, Settings,
+};
 
 /// The keys that each mode has beside `mode` itself.
-const KEYS: [(&str, &[IdentityMode]); 15] = [
+const KEYS: [(&str, &[IdentityMode]); 17] = [
     ("allow_remote_anonymous", &[IdentityMode::Anonymous]),
     ("key_header", &[IdentityMode::Keys]),
     ("header", &[IdentityMode::Header]),
@@ -32,14 +34,17 @@ const KEYS: [(&str, &[IdentityMode]); 15] = [
     ("principal_claim", &[IdentityMode::Jwt]),
     ("role_claim", &[IdentityMode::Jwt]),
     ("default_role", &[IdentityMode::Header, IdentityMode::Jwt]),
-    ("role", &[IdentityMode::Header, IdentityMode::Jwt]),
+    ("role", &[IdentityMode::Header, IdentityMode::Jwt, IdentityMode::Digest]),
+    ("credential_headers", &[IdentityMode::Digest]),
+    ("credential_cookies", &[IdentityMode::Digest]),
 ];
 
-const MODES: [(&str, IdentityMode); 4] = [
+const MODES: [(&str, IdentityMode); 5] = [
     ("anonymous", IdentityMode::Anonymous),
     ("keys", IdentityMode::Keys),
     ("header", IdentityMode::Header),
     ("jwt", IdentityMode::Jwt),
+    ("digest", IdentityMode::Digest),
 ];
 
 /// The algorithms that may be allowed, by the names that tokens have for them.
@@ -73,9 +78,14 @@ pub(super) fn read(
     let known: Vec<&str> =
         std::iter::once("mode").chain(KEYS.iter().map(|(name, _)| *name)).collect();
     section.check_keys(&known, mistakes);
-    let mode = section
-        .read_or("mode", IdentityMode::Anonymous, mistakes, |value| value.choice(&MODES))
-        .value;
+    let found =
+        section.read_or("mode", IdentityMode::Anonymous, mistakes, |value| value.choice(&MODES));
+    let mode = found.value;
+    if mode == IdentityMode::Digest && !root.is_set("upstream") {
+        let message = "`identity.mode`: \"digest\" needs an `upstream`, which knows the callers; \
+                       set one, or use \"keys\"";
+        mistakes.add(&found.place, message);
+    }
     check_mode(&section, mode, mistakes);
     let allowed = section.read_or("allow_remote_anonymous", false, mistakes, Value::boolean).value;
     match mode {
@@ -91,6 +101,7 @@ pub(super) fn read(
         }
         IdentityMode::Header => header(&section, mistakes),
         IdentityMode::Jwt => jwt(&section, mistakes),
+        IdentityMode::Digest => digest(&section, mistakes),
     }
 }
 
@@ -186,6 +197,27 @@ fn jwt(section: &Section<'_>, mistakes: &mut Mistakes) -> Settings {
     })
 }
 
+fn digest(section: &Section<'_>, mistakes: &mut Mistakes) -> Settings {
+    let headers = section.read_or(
+        "credential_headers",
+        vec![http::header::AUTHORIZATION],
+        mistakes,
+        credential_headers,
+    );
+    let cookies = section.read_or("credential_cookies", Vec::new(), mistakes, cookie_names);
+    if headers.value.is_empty() && cookies.value.is_empty() {
+        let message = "`identity.credential_headers`: nobody could show credentials; name a field \
+                       here, or a cookie in `credential_cookies`";
+        mistakes.add(&headers.place, message);
+    }
+    let by_value = roles_by_value(section, principal_name, mistakes);
+    Settings::Digest(DigestSettings {
+        headers: headers.value,
+        cookies: cookies.value,
+        map: RoleMap { everyone: None, by_value },
+    })
+}
+
 /// Tells that a mode needs a key that is not there.
 fn need(section: &Section<'_>, mode: &str, key: &str, what: &str, mistakes: &mut Mistakes) {
     if section.in_file(key).is_none() {
@@ -199,10 +231,28 @@ fn roles(section: &Section<'_>, table: &Place, mistakes: &mut Mistakes) -> RoleM
     let everyone = section.read("default_role", mistakes, role_name);
     let everyone =
         everyone.map(|found| Role { permissions: found.value.permissions(), patterns: Vec::new() });
+    let by_value = roles_by_value(section, |text| Ok(text.to_owned()), mistakes);
+    if everyone.is_none()
+        && section.in_file("default_role").is_none()
+        && section.in_file("role").is_none()
+    {
+        let message = "nobody would be allowed anything; say what callers may do, with \
+                       `default_role` or with [[identity.role]]";
+        mistakes.add(table, message);
+    }
+    RoleMap { everyone, by_value }
+}
+
+/// The roles of those of whom a value is said that `read` takes.
+fn roles_by_value(
+    section: &Section<'_>,
+    read: impl Fn(&str) -> Result<String, String>,
+    mistakes: &mut Mistakes,
+) -> Vec<(String, Role)> {
     let mut by_value = Vec::new();
     for (place, given) in section.tables("role", "identity.role.", mistakes) {
         given.check_keys(&["value", "role", "paths"], mistakes);
-        let value = given.read("value", mistakes, |value| value.text("a text").map(str::to_owned));
+        let value = given.read("value", mistakes, |value| read(value.text("a text")?));
         let role = given.read("role", mistakes, role_name);
         let paths = given.read("paths", mistakes, Value::patterns);
         for key in ["value", "role"] {
@@ -215,15 +265,17 @@ fn roles(section: &Section<'_>, table: &Place, mistakes: &mut Mistakes) -> RoleM
             by_value.push((value.value, Role { permissions: role.value.permissions(), patterns }));
         }
     }
-    if everyone.is_none()
-        && section.in_file("default_role").is_none()
-        && section.in_file("role").is_none()
-    {
-        let message = "nobody would be allowed anything; say what callers may do, with \
-                       `default_role` or with [[identity.role]]";
-        mistakes.add(table, message);
+    by_value
+}
+
+fn principal_name(text: &str) -> Result<String, String> {
+    if identity::is_name(text) {
+        return Ok(text.to_owned());
     }
-    RoleMap { everyone, by_value }
+    Err(format!(
+        "`{text}` is not the name of a caller as `holder` tells it, such as \
+         \"digest:0123456789abcdef01234567\""
+    ))
 }
 
 fn role_name(value: Value<'_>) -> Result<RoleName, String> {
@@ -250,6 +302,37 @@ fn own_header(value: Value<'_>) -> Result<HeaderName, String> {
         return Err(format!("`{text}` has a meaning already; expected {EXPECTED}"));
     }
     Ok(name)
+}
+
+/// The fields that the upstream reads credentials from, and gets as they came.
+fn credential_headers(value: Value<'_>) -> Result<Vec<HeaderName>, String> {
+    const EXPECTED: &str = "a list of header fields such as [\"Authorization\", \"X-Api-Key\"]";
+    let read = |text: &str| {
+        let name = HeaderName::try_from(text);
+        let name = name.map_err(|_| format!("`{text}` is no header field; expected {EXPECTED}"))?;
+        if name == http::header::COOKIE {
+            return Err("name the cookies in `credential_cookies`".to_owned());
+        }
+        let is_replaced = ["x-lock-", "x-forwarded-", "proxy-"];
+        if name != http::header::AUTHORIZATION && own_header(Value::Text(text)).is_err()
+            || is_replaced.iter().any(|begin| name.as_str().starts_with(begin))
+        {
+            return Err(format!("`{text}` carries no credentials; expected {EXPECTED}"));
+        }
+        Ok(name)
+    };
+    texts(value, EXPECTED)?.into_iter().map(read).collect()
+}
+
+fn cookie_names(value: Value<'_>) -> Result<Vec<String>, String> {
+    const EXPECTED: &str = "a list of cookies such as [\"session\"]";
+    let read = |text: &str| {
+        // A token, as the name of a field is (RFC 6265, section 4.1.1), and case counts.
+        HeaderName::try_from(text)
+            .map(|_| text.to_owned())
+            .map_err(|_| format!("`{text}` is no name of a cookie; expected {EXPECTED}"))
+    };
+    texts(value, EXPECTED)?.into_iter().map(read).collect()
 }
 
 fn networks(value: Value<'_>) -> Result<Vec<IpNet>, String> {

@@ -51,6 +51,8 @@ pub enum IdentityMode {
     Header,
     /// By a token that somebody else has signed.
     Jwt,
+    /// By the credentials that they show to the upstream.
+    Digest,
 }
 
 /// How much is logged.

@@ -2,10 +2,12 @@
 //!
 //! In anonymous mode nobody is asked. In keys mode everybody shows an API key, and the principal
 //! is the key's name. In header mode a proxy in front says who it is, in JWT mode a token that
-//! somebody else has signed. What a caller may do is in the key's roles, or follows from what the
+//! somebody else has signed. In digest mode nobody here knows: callers are named after the
+//! credentials that they show to the upstream, and the upstream is asked. What a caller may do is in the key's roles, or follows from what the
 //! proxy or the token says of it; whether that is enough is decided where the request is
 //! understood.
 
+mod digest;
 mod fetch;
 mod header;
 mod jwks;
@@ -17,15 +19,22 @@ mod store;
 
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use http::request::Parts;
 use leasehold_core::caller::Caller;
+use leasehold_engine::token::TokenKeyError;
+use leasehold_guard::call::Credentials;
 use leasehold_problems::{Name, Problem};
 
+use self::digest::Digest;
+pub use self::digest::DigestSettings;
+pub(crate) use self::digest::is_name;
 pub use self::header::HeaderSettings;
 pub use self::jwks::{JwksError, JwksSource};
 use self::jwt::Jwt;
@@ -59,6 +68,8 @@ pub enum Settings {
     Header(HeaderSettings),
     /// By a signed token.
     Jwt(JwtSettings),
+    /// By what they show to the upstream.
+    Digest(DigestSettings),
 }
 
 /// Why callers cannot be told apart.
@@ -70,6 +81,9 @@ pub enum IdentityError {
     /// The keys that tokens are signed with cannot be read.
     #[error("`identity.jwks` cannot be used")]
     Jwks(#[from] JwksError),
+    /// The secret that callers are named with cannot be read or made.
+    #[error("callers cannot be named after their credentials")]
+    Principals(#[from] TokenKeyError),
 }
 
 impl Settings {
@@ -81,6 +95,7 @@ impl Settings {
             Self::Keys { .. } => IdentityMode::Keys,
             Self::Header(_) => IdentityMode::Header,
             Self::Jwt(_) => IdentityMode::Jwt,
+            Self::Digest(_) => IdentityMode::Digest,
         }
     }
 }
@@ -98,13 +113,15 @@ enum Mode {
     Keys { ring: KeyRing, header: Option<HeaderName> },
     Header(HeaderSettings),
     Jwt(Jwt),
+    Digest(Digest),
 }
 
 impl Identity {
-    /// The identity of these settings, with the keys of the data folder `data` where it has some.
+    /// The identity of these settings, with the keys and secrets of the data folder `data` where
+    /// it has some.
     ///
     /// # Errors
-    /// When there are keys and they cannot be read.
+    /// When there are some and they cannot be read.
     pub fn open(settings: Settings, data: &Path) -> Result<Self, IdentityError> {
         let mode = match settings {
             Settings::Anonymous => Mode::Anonymous(Caller::anonymous()),
@@ -113,6 +130,7 @@ impl Identity {
             }
             Settings::Header(settings) => Mode::Header(settings),
             Settings::Jwt(settings) => Mode::Jwt(Jwt::open(settings)?),
+            Settings::Digest(settings) => Mode::Digest(Digest::open(settings, data)?),
         };
         Ok(Self { mode, started: Instant::now() })
     }
@@ -152,7 +170,7 @@ impl Identity {
     pub fn trusts(&self, peer: IpAddr) -> bool {
         match &self.mode {
             Mode::Header(settings) => settings.trusts(peer),
-            Mode::Anonymous(_) | Mode::Keys { .. } | Mode::Jwt(_) => false,
+            Mode::Anonymous(_) | Mode::Keys { .. } | Mode::Jwt(_) | Mode::Digest(_) => false,
         }
     }
 
@@ -175,6 +193,16 @@ impl Identity {
             Mode::Keys { ring, header } => self.by_key(ring, header.as_ref(), headers),
             Mode::Header(settings) => settings.authenticate(headers, peer),
             Mode::Jwt(jwt) => jwt.authenticate(headers),
+            Mode::Digest(digest) => digest.authenticate(headers),
+        }
+    }
+
+    /// What the upstream is asked with about `caller`, who has sent a request with this head; none
+    /// where it is known here who calls.
+    pub fn credentials(&self, head: &Parts, caller: &Caller) -> Option<Arc<Credentials>> {
+        match &self.mode {
+            Mode::Digest(digest) => Some(Arc::new(digest.credentials(head, caller))),
+            Mode::Anonymous(_) | Mode::Keys { .. } | Mode::Header(_) | Mode::Jwt(_) => None,
         }
     }
 

@@ -11,7 +11,8 @@
 //! Modules in reading order: where the upstream is ([`origin`]) and how it is reached ([`tls`],
 //! [`connect`], [`pool`]), what becomes of header fields ([`fields`]), whom an exchange waits for
 //! ([`pace`]), one request ([`exchange`]) and its answer ([`answer`]), what can go wrong
-//! ([`fault`]), and connections that become something else ([`tunnel`]).
+//! ([`fault`]), connections that become something else ([`tunnel`]), and whether the upstream shows
+//! something to a caller ([`sight`]).
 
 mod answer;
 mod connect;
@@ -21,6 +22,7 @@ mod fields;
 mod origin;
 mod pace;
 mod pool;
+mod sight;
 mod tls;
 mod tunnel;
 
@@ -49,6 +51,7 @@ use self::connect::Connector;
 use self::exchange::Begun;
 use self::fault::Failure;
 use self::pool::Pool;
+use self::sight::Seen;
 
 pub use self::fault::Fault;
 pub use self::fields::Arrival;
@@ -90,6 +93,7 @@ pub struct Options {
 /// The upstream.
 pub struct Proxy {
     shared: Arc<Shared>,
+    seen: Seen,
 }
 
 struct Shared {
@@ -117,7 +121,7 @@ impl Proxy {
         let most = options.max_tunnels.min(Semaphore::MAX_PERMITS);
         let tunnels = Arc::new(Semaphore::new(most));
         let shared = Shared { options, connector, pool: Pool::default(), tunnels };
-        Ok(Self { shared: Arc::new(shared) })
+        Ok(Self { shared: Arc::new(shared), seen: Seen::default() })
     }
 
     async fn pass_on(&self, request: Request<Body>) -> Answer {
