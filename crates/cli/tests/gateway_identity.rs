@@ -48,10 +48,13 @@ impl Api {
                 (_, _, None) => more("401 Unauthorized", "WWW-Authenticate: Bearer realm=\"api\""),
                 ("HEAD", "/get", _) => answer("405 Method Not Allowed", ""),
                 (_, "/slash", _) => more("301 Moved Permanently", "Location: /slash/"),
-                (_, "/secret", Some("bob")) => answer("403 Forbidden", ""),
-                (_, "/shared" | "/other" | "/secret" | "/get" | "/slash/" | "/v1/flags/7", _) => {
-                    answer("200 OK", "")
-                }
+                (_, "/secret" | "/other/secret", Some("bob")) => answer("403 Forbidden", ""),
+                (
+                    _,
+                    "/shared" | "/other" | "/secret" | "/get" | "/slash/" | "/v1/flags/7"
+                    | "/other/secret",
+                    _,
+                ) => answer("200 OK", ""),
                 _ => answer("404 Not Found", ""),
             }
         });
@@ -174,6 +177,16 @@ fn whom_a_resource_is_not_shown_learns_nothing_of_its_locks() {
     }
     let refused = by(&server, "bob", "PUT", "/secret").body("x").send();
     assert_eq!(refused.problem(423, "locked")["detail"], "/secret is locked at the moment.");
+    // A lock below stands in the way of one above; which one it is is told to whom it is shown.
+    let below = lock(&server, "alice", "/other/secret");
+    for (who, resource) in [("alice", json!("/other/secret")), ("bob", json!(null))] {
+        let above = by(&server, who, "POST", "/other/lock").send().problem(423, "locked");
+        assert_eq!(above["lock"]["resource"], resource);
+    }
+    let set = json!({"resources": ["/shared", "/other"]});
+    let set = by(&server, "bob", "POST", "/-/locks").json(set).send().problem(423, "locked");
+    assert!(set["lock"].is_null() && !set.to_string().contains("secret"), "{set}");
+    by(&server, "alice", "DELETE", "/other/secret/lock").token(&below).send().ok(204);
     // What is about everything needs more than to be known to the upstream.
     for list in ["/-/locks", "/-/locks?resource=/secret"] {
         let items = |who| by(&server, who, "GET", list).send().ok(200).json()["items"].clone();

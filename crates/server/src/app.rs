@@ -304,31 +304,11 @@ impl App {
                 seen.resource = Some(located.resource.clone());
                 let resource = located.resource.clone();
                 match self.guard.handle(request, located.resource, &call).await {
-                    Err(problem) => Err(self.withheld(problem, &resource, &call).await),
+                    Err(problem) => Err(self.api.withheld(problem, &resource, &call).await),
                     answer => answer,
                 }
             }
         }
-    }
-
-    /// A refusal of a write, less who is in its way and why where the upstream does not show the
-    /// resource to the caller.
-    pub(crate) async fn withheld(
-        &self,
-        mut problem: Box<Problem>,
-        resource: &Resource,
-        call: &Call,
-    ) -> Box<Problem> {
-        let member = match problem.name {
-            Name::Locked => "lock",
-            Name::Frozen => "freeze",
-            _ => return problem,
-        };
-        if self.api.may_see(call, resource).await.is_err() {
-            problem.detail = format!("{resource} is {} at the moment.", problem.name);
-            problem.members.insert(member.to_owned(), serde_json::Value::Null);
-        }
-        problem
     }
 
     /// What a path is about. A head that cannot be read is refused before anybody is asked who

@@ -92,7 +92,7 @@ impl App {
             }
             Err(refused) => {
                 let problem = self.tell_write(call, &resource, refused);
-                Err(self.withheld(problem, &resource, call).await)
+                Err(self.api.withheld(problem, &resource, call).await)
             }
         }
     }

@@ -178,14 +178,17 @@ impl JsonApi {
         };
         let preference =
             wait.applied.and_then(|seconds| HeaderValue::from_str(&format!("wait={seconds}")).ok());
-        let Grant { granted, delivery } =
-            self.engine.acquire(command).await.map_err(|refused| {
-                let mut problem = telling.acquire(&first, refused);
-                if let Some(preference) = &preference {
-                    problem.headers.push((PREFERENCE_APPLIED, preference.clone()));
+        let Grant { granted, delivery } = match self.engine.acquire(command).await {
+            Ok(grant) => grant,
+            Err(refused) => {
+                let problem = telling.acquire(&first, refused);
+                let mut problem = self.withheld(problem, &first, call).await;
+                if let Some(preference) = preference {
+                    problem.headers.push((PREFERENCE_APPLIED, preference));
                 }
-                problem
-            })?;
+                return Err(problem);
+            }
+        };
         let grant = &granted.lock.grant;
         let token = self.engine.token(grant.lock_id, grant.fence);
         let body = telling.lock(&granted.lock).with_token(&token);

@@ -31,6 +31,7 @@ use leasehold_guard::tokens;
 use leasehold_guard::upstream::{Answer, BoxFuture, Verifier};
 use leasehold_problems::{Name, Problem};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use self::endpoint::Action;
 
@@ -134,6 +135,41 @@ impl JsonApi {
     pub(crate) async fn is_shown(&self, call: &Call, asked: &Asked) -> Result<(), Box<Problem>> {
         let Some(credentials) = &call.credentials else { return Ok(()) };
         self.verifier.may_see(&call.caller.principal, credentials, asked).await
+    }
+
+    /// A refusal of what was asked of `resource`, less what the upstream does not show the caller:
+    /// who is in the way, and why.
+    pub async fn withheld(
+        &self,
+        mut problem: Box<Problem>,
+        resource: &Resource,
+        call: &Call,
+    ) -> Box<Problem> {
+        let member = match problem.name {
+            _ if call.credentials.is_none() => return problem,
+            Name::Locked => "lock",
+            Name::Frozen => "freeze",
+            Name::Deadlock => "circle",
+            _ => return problem,
+        };
+        let Some(told) = problem.members.get(member) else { return problem };
+        let is_shown = match told.get("resource").and_then(Value::as_str).map(Resource::parse) {
+            // What covers a resource is a matter of that resource.
+            Some(Ok(at)) if at.covers(resource) => self.may_see(call, resource).await.is_ok(),
+            Some(Ok(below)) => self.is_shown(call, &Asked::by_name(&below)).await.is_ok(),
+            None if told.is_null() => return problem,
+            // Several resources, or one by parameters.
+            Some(Err(_)) | None => false,
+        };
+        if !is_shown {
+            let hidden = if told.is_array() { json!([]) } else { Value::Null };
+            problem.members.insert(member.to_owned(), hidden);
+            problem.detail = match problem.name {
+                Name::Deadlock => "Waiting would close a circle.".to_owned(),
+                name => format!("{resource} is {name} at the moment."),
+            };
+        }
+        problem
     }
 
     pub(crate) fn telling<'a>(&'a self, rules: &'a Rules, call: &'a Call) -> Telling<'a> {
