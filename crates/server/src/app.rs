@@ -34,7 +34,7 @@ use leasehold_upstreams::proxy::{Arrival as CameFrom, Streamed};
 use crate::behind::Behind;
 use crate::browser::Browsers;
 use crate::discard::discarding;
-use crate::identity::Identity;
+use crate::identity::{ClientCertificate, Identity, Peer};
 use crate::listener::Connections;
 use crate::log::Access;
 use crate::metrics::Metrics;
@@ -110,7 +110,7 @@ impl tower_service::Service<Request<Incoming>> for Service {
 /// What is known of a request before it is known who asks.
 struct Arrival {
     request_id: Arc<str>,
-    peer: IpAddr,
+    peer: Peer,
     remote_addr: Arc<str>,
     memory: Option<Arc<Share>>,
 }
@@ -155,6 +155,7 @@ impl App {
                     }
                 };
                 let upgrade = head.extensions.remove::<OnUpgrade>();
+                let certificate = head.extensions.remove::<ClientCertificate>();
                 head.extensions.clear();
                 if self.guard.upstream().streams() {
                     head.extensions.insert(CameFrom {
@@ -166,6 +167,7 @@ impl App {
                         head.extensions.insert(upgrade);
                     }
                 }
+                let peer = Peer { address: peer, certificate };
                 let arrival = Arrival { request_id: id.shared(), peer, remote_addr, memory };
                 let answered =
                     self.dispatch(Request::from_parts(head, body), admin, arrival, &mut seen).await;
@@ -231,7 +233,7 @@ impl App {
         let (mut head, body) = request.into_parts();
         check_host(&head)?;
         if matches!(head.method, Method::CONNECT | Method::TRACE) {
-            self.identity.authenticate(&head.headers, arrival.peer)?;
+            self.identity.authenticate(&head.headers, &arrival.peer)?;
             return Err(Box::new(
                 Problem::new(
                     Name::MethodNotAllowed,
@@ -263,7 +265,7 @@ impl App {
             (leasehold_core::caller::Caller::anonymous(), None)
         } else {
             self.identity.prepare(&head.headers).await;
-            let caller = self.identity.authenticate(&head.headers, arrival.peer)?;
+            let caller = self.identity.authenticate(&head.headers, &arrival.peer)?;
             let credentials = self.identity.credentials(&head, &caller);
             self.identity.take_out(&mut head.headers);
             seen.principal = Some(caller.principal.clone());

@@ -121,7 +121,7 @@ pub struct Browsers {
 enum Ambient {
     /// None: each shows what a page has to know.
     None,
-    /// Every one: nobody is asked, or a proxy asks for a cookie.
+    /// Every one: nobody is asked, a proxy asks for a cookie, or the browser for a certificate.
     All,
     /// Every one, and of those that pass on to the upstream the upstream is to think for itself.
     Own,
@@ -132,7 +132,9 @@ impl Browsers {
     #[must_use]
     pub fn new(origins: Vec<Origin>, identity: IdentityMode) -> Self {
         let ambient = match identity {
-            IdentityMode::Anonymous | IdentityMode::Header => Ambient::All,
+            IdentityMode::Anonymous | IdentityMode::Header | IdentityMode::Certificate => {
+                Ambient::All
+            }
             IdentityMode::Keys | IdentityMode::Jwt => Ambient::None,
             IdentityMode::Digest => Ambient::Own,
         };

@@ -319,7 +319,8 @@ fn warn_of_identity(config: &Config, identity: &Identity) {
         | IdentityMode::Keys
         | IdentityMode::Header
         | IdentityMode::Jwt
-        | IdentityMode::Digest => {}
+        | IdentityMode::Digest
+        | IdentityMode::Certificate => {}
     }
 }
 

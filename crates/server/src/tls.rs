@@ -4,8 +4,8 @@
 //! used is told with its file, and changes nothing in a running server. Connections keep what they
 //! were made with.
 //!
-//! Deliberately absent: who a client certificate is for. It decides who may connect; principals
-//! come from what a request shows.
+//! Deliberately absent: who a client certificate is for. Here it decides who may connect; whether
+//! it also says who calls is a matter of `identity`.
 
 use std::fs;
 use std::io;

@@ -21,6 +21,8 @@ pub(super) static UNAUTHENTICATED: Entry = Entry {
          says which.",
         "The server asks the API behind it about its callers (identity mode `digest`), and that API \
          does not know the credentials in the request, or the request needs some and has none.",
+        "The server learns who its callers are from the certificates that they connect with, and \
+         the connection has none, or one without exactly one name of the kind that counts.",
     ],
     caller: "Send your key as `Authorization: Bearer KEY`, or as the password of Basic \
              authentication (`curl -u name:KEY`), or in the field that `WWW-Authenticate` names. Where the API behind the server is asked, send \
@@ -42,7 +44,8 @@ pub(super) static UNAUTHENTICATED: Entry = Entry {
         "The ways to authenticate: one field for `Basic` and one for `Bearer`. A browser's `fetch` \
          is offered `Bearer` alone, so that no password dialog opens. Where the server looks for \
          who you are in another field, `ApiKey`, `Proxied` or `Upstream` with its name as `header`. Where the API behind the \
-         server refuses credentials, its own challenge.",
+         server refuses credentials, its own challenge; `Certificate` where one is wanted when \
+         connecting.",
         r#"Basic realm="leasehold", charset="UTF-8""#,
     )],
     follows: &[
@@ -63,7 +66,8 @@ pub(super) static FORBIDDEN: Entry = Entry {
          `break`, `freeze`, `audit` or `admin`.",
         "The role has the permission, but is narrowed to other paths.",
         "Where a page of another site could make a browser send the request (in anonymous mode, \
-         behind a proxy that says who callers are, and in digest mode), such a page sent it, and its origin is not in \
+         where a proxy or a certificate says who callers are, and in digest mode), such a page \
+         sent it, and its origin is not in \
          `cors_origins`.",
         "The server learns who its callers are from a proxy in front of it, and the request did not \
          come from there.",

@@ -15,11 +15,12 @@ use super::errors::{Mistakes, Place};
 use super::section::{Found, Section};
 use super::values::Value;
 use crate::identity::{
-    self, DigestSettings, HeaderSettings, JwksSource, JwtSettings, RoleMap, RoleName, Settings,
+    self, CertificateSettings, DigestSettings, HeaderSettings, JwksSource, JwtSettings, NameKind,
+    RoleMap, RoleName, Settings,
 };
 
 /// The keys that each mode has beside `mode` itself.
-const KEYS: [(&str, &[IdentityMode]); 17] = [
+const KEYS: [(&str, &[IdentityMode]); 18] = [
     ("allow_remote_anonymous", &[IdentityMode::Anonymous]),
     ("key_header", &[IdentityMode::Keys]),
     ("header", &[IdentityMode::Header]),
@@ -33,18 +34,23 @@ const KEYS: [(&str, &[IdentityMode]); 17] = [
     ("leeway", &[IdentityMode::Jwt]),
     ("principal_claim", &[IdentityMode::Jwt]),
     ("role_claim", &[IdentityMode::Jwt]),
-    ("default_role", &[IdentityMode::Header, IdentityMode::Jwt]),
-    ("role", &[IdentityMode::Header, IdentityMode::Jwt, IdentityMode::Digest]),
+    ("certificate_name", &[IdentityMode::Certificate]),
+    ("default_role", &[IdentityMode::Header, IdentityMode::Jwt, IdentityMode::Certificate]),
+    (
+        "role",
+        &[IdentityMode::Header, IdentityMode::Jwt, IdentityMode::Digest, IdentityMode::Certificate],
+    ),
     ("credential_headers", &[IdentityMode::Digest]),
     ("credential_cookies", &[IdentityMode::Digest]),
 ];
 
-const MODES: [(&str, IdentityMode); 5] = [
+const MODES: [(&str, IdentityMode); 6] = [
     ("anonymous", IdentityMode::Anonymous),
     ("keys", IdentityMode::Keys),
     ("header", IdentityMode::Header),
     ("jwt", IdentityMode::Jwt),
     ("digest", IdentityMode::Digest),
+    ("certificate", IdentityMode::Certificate),
 ];
 
 /// The algorithms that may be allowed, by the names that tokens have for them.
@@ -86,6 +92,11 @@ pub(super) fn read(
                        set one, or use \"keys\"";
         mistakes.add(&found.place, message);
     }
+    if mode == IdentityMode::Certificate && !root.is_set("tls_client_ca") {
+        let message = "`identity.mode`: \"certificate\" needs `tls_client_ca`: who signs the \
+                       certificates of callers";
+        mistakes.add(&found.place, message);
+    }
     check_mode(&section, mode, mistakes);
     let allowed = section.read_or("allow_remote_anonymous", false, mistakes, Value::boolean).value;
     match mode {
@@ -102,6 +113,12 @@ pub(super) fn read(
         IdentityMode::Header => header(&section, mistakes),
         IdentityMode::Jwt => jwt(&section, mistakes),
         IdentityMode::Digest => digest(&section, mistakes),
+        IdentityMode::Certificate => Settings::Certificate(CertificateSettings {
+            name: section
+                .read_or("certificate_name", NameKind::CommonName, mistakes, name_kind)
+                .value,
+            map: roles(&section, &section.place(), mistakes),
+        }),
     }
 }
 
@@ -276,6 +293,15 @@ fn principal_name(text: &str) -> Result<String, String> {
         "`{text}` is not the name of a caller as `holder` tells it, such as \
          \"digest:0123456789abcdef01234567\""
     ))
+}
+
+fn name_kind(value: Value<'_>) -> Result<NameKind, String> {
+    value.choice(&[
+        ("common-name", NameKind::CommonName),
+        ("email", NameKind::Email),
+        ("uri", NameKind::Uri),
+        ("dns", NameKind::Dns),
+    ])
 }
 
 fn role_name(value: Value<'_>) -> Result<RoleName, String> {

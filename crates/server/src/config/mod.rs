@@ -53,6 +53,8 @@ pub enum IdentityMode {
     Jwt,
     /// By the credentials that they show to the upstream.
     Digest,
+    /// By the certificate that they connect with.
+    Certificate,
 }
 
 /// How much is logged.

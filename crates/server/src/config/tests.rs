@@ -145,7 +145,7 @@ fn a_mistake_is_named_with_its_place_and_the_accepted_values() {
         ),
         (
             "[identity]\nmode = \"oidc\"",
-            "leasehold.toml:2:8: `identity.mode`: `oidc` is not \"anonymous\", \"keys\", \"header\", \"jwt\" or \"digest\"",
+            "leasehold.toml:2:8: `identity.mode`: `oidc` is not \"anonymous\", \"keys\", \"header\", \"jwt\", \"digest\" or \"certificate\"",
         ),
         (
             "[limits]\nmax_buffered = \"64MB\"",

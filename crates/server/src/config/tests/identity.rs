@@ -115,7 +115,7 @@ fn callers_are_named_after_credentials_only_where_an_upstream_knows_them() {
             "credential_cookies = [\"a=b\"]",
             ":4:22: `identity.credential_cookies`: `a=b` is no name",
         ),
-        ("default_role = \"writer\"", "is for the mode \"header\" or \"jwt\""),
+        ("default_role = \"writer\"", "is for the mode \"header\", \"jwt\" or \"certificate\""),
         (
             "[[identity.role]]\nvalue = \"alice\"\nrole = \"admin\"",
             ":5:9: `identity.role.value`: `alice` is not the name of a caller",
@@ -126,4 +126,28 @@ fn callers_are_named_after_credentials_only_where_an_upstream_knows_them() {
     }
     let told = mistakes("[identity]\nmode = \"keys\"\ncredential_cookies = [\"a\"]");
     assert!(told.ends_with("`identity.credential_cookies` is for the mode \"digest\""), "{told}");
+}
+
+#[test]
+fn certificates_say_who_callers_are_only_where_some_are_asked_for() {
+    let tls = "tls_cert = \"c.pem\"\ntls_key = \"k.pem\"\ntls_client_ca = \"ca.pem\"\n";
+    let mode = "[identity]\nmode = \"certificate\"\n";
+    let whole = format!("{tls}{mode}default_role = \"writer\"\n");
+    let name = |text: &str| match from_text(text).unwrap().identity {
+        Settings::Certificate(read) => read.name,
+        other => panic!("the mode is certificate: {other:?}"),
+    };
+    assert_eq!(name(&whole), crate::identity::NameKind::CommonName);
+    assert_eq!(name(&format!("{whole}certificate_name = \"uri\"")), crate::identity::NameKind::Uri);
+    let told = mistakes(&format!("{mode}default_role = \"writer\""));
+    assert!(
+        told.contains(":2:8: `identity.mode`: \"certificate\" needs `tls_client_ca`"),
+        "{told}"
+    );
+    let told = mistakes(&format!("{tls}{mode}"));
+    assert!(told.contains("nobody would be allowed anything"), "{told}");
+    let told = mistakes(&format!("{whole}certificate_name = \"cn\""));
+    let expected = ":7:20: `identity.certificate_name`: `cn` is not \"common-name\", \"email\", \
+                    \"uri\" or \"dns\"";
+    assert!(told.contains(expected), "{told}");
 }
