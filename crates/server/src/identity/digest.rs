@@ -17,6 +17,7 @@ use leasehold_core::ids::Principal;
 use leasehold_engine::token::{TokenKeyError, principal_secret};
 use leasehold_guard::call::Credentials;
 use leasehold_problems::{Name, Problem};
+use leasehold_upstreams::proxy::Arrival;
 use sha2::Sha256;
 
 use super::RoleName;
@@ -92,8 +93,10 @@ impl Digest {
     pub(super) fn credentials(&self, head: &Parts, caller: &Caller) -> Credentials {
         let (mut asking, ()) = Request::new(()).into_parts();
         asking.version = head.version;
-        // Where it came from: the upstream is told that, too.
-        asking.extensions = head.extensions.clone();
+        // The upstream is told that of every request.
+        if let Some(arrival) = head.extensions.get::<Arrival>() {
+            asking.extensions.insert(arrival.clone());
+        }
         let host = host_of(&head.uri).or_else(|| head.headers.get(HOST).cloned());
         let agent = head.headers.get(USER_AGENT).cloned();
         for (name, value) in [(HOST, host), (USER_AGENT, agent)] {
@@ -302,6 +305,9 @@ mod tests {
         ];
         assert_eq!(asked, expected);
         assert!(credentials.challenge.is_none());
+        let (by_target, ()) =
+            Request::get("https://other.example/a").body(()).unwrap().into_parts();
+        assert_eq!(digest.credentials(&by_target, &caller).head.headers[HOST], "other.example");
         let shown = format!("{credentials:?} {digest:?}");
         assert!(!shown.contains("hunter2") && !shown.contains("session=s"), "{shown}");
     }
