@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of a test may panic like the test")]
 
 mod common;
+#[path = "../../client/tests/common/tls.rs"]
+mod tls;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener};
@@ -136,6 +138,15 @@ impl Issuer {
     }
 }
 
+/// A server that takes this issuer's tokens, with its keys from `jwks` and these lines besides.
+fn taking(jwks: &str, lines: &str) -> Server {
+    Server::with(&format!(
+        "[identity]\nmode = \"jwt\"\njwks = \"{jwks}/jwks.json\"\n{lines}\
+         issuer = \"https://id.example/\"\naudience = \"leasehold\"\nrole_claim = \"groups\"\n\
+         default_role = \"writer\"\n[[identity.role]]\nvalue = \"ops\"\nrole = \"manager\"\n"
+    ))
+}
+
 fn public((id, key): &(String, EncodingKey)) -> serde_json::Value {
     let mut jwk = Jwk::from_encoding_key(key, Algorithm::ES256).unwrap();
     jwk.common.key_id = Some(id.clone());
@@ -145,12 +156,7 @@ fn public((id, key): &(String, EncodingKey)) -> serde_json::Value {
 #[test]
 fn a_token_that_somebody_else_has_signed_says_who_the_caller_is() {
     let issuer = Issuer::start();
-    let server = Server::with(&format!(
-        "[identity]\nmode = \"jwt\"\njwks = \"http://{}/jwks.json\"\n\
-         issuer = \"https://id.example/\"\naudience = \"leasehold\"\nrole_claim = \"groups\"\n\
-         default_role = \"writer\"\n[[identity.role]]\nvalue = \"ops\"\nrole = \"manager\"\n",
-        issuer.address
-    ));
+    let server = taking(&format!("http://{}", issuer.address), "");
     let ask =
         |bearer: &str, method, target| server.ask(method, target).field("Authorization", bearer);
     let alice = issuer.bearer("alice", &[]);
@@ -198,4 +204,18 @@ fn without_the_keys_of_tokens_it_is_said_that_they_cannot_be_had() {
     asked.problem(503, "unavailable");
     assert_eq!(asked.field("retry-after"), Some("10"));
     server.get("/-/health/live").ok(200);
+}
+
+#[test]
+fn the_keys_of_tokens_can_come_from_behind_a_private_authority() {
+    let (issuer, authority) = (Issuer::start(), tls::Authority::new("ours"));
+    let front = tls::Setup::new(authority.issue(&["127.0.0.1"])).before(issuer.address);
+    let folder = tempfile::tempdir().unwrap();
+    for (trusted, status) in [(&authority, 404), (&tls::Authority::new("theirs"), 503)] {
+        let ca = folder.path().join("ca.pem");
+        std::fs::write(&ca, trusted.pem()).unwrap();
+        let server = taking(&front.url(), &format!("jwks_ca = {ca:?}\n"));
+        let asked = server.ask("GET", "/a").field("Authorization", &issuer.bearer("alice", &[]));
+        assert_eq!(asked.send().status, status);
+    }
 }

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use common::upstream::{Upstream, answer};
 use common::{BOUND, Server, Setup, json, leasehold, until};
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject as _;
@@ -76,8 +77,13 @@ impl Bench {
 
     /// The answer to one request of HTTP/1.1, or why there is none.
     fn get(&self, own: Option<&Issued>) -> std::io::Result<String> {
+        self.ask(own, "GET /-/health/live", "")
+    }
+
+    /// The same to this line and fields.
+    fn ask(&self, own: Option<&Issued>, line: &str, fields: &str) -> std::io::Result<String> {
         let mut stream = self.connect(&["http/1.1"], own);
-        let request = "GET /-/health/live HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        let request = format!("{line} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{fields}\r\n");
         stream.write_all(request.as_bytes())?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
@@ -238,4 +244,64 @@ fn a_key_that_others_can_read_is_warned_of() {
         setup
     });
     bench.says("others than its owner may read or change `tls_key`");
+}
+
+#[test]
+fn a_certificate_can_say_who_the_caller_is() {
+    let clients = Authority::new("clients");
+    let bench = Bench::start(|setup, folder| {
+        let ca = folder.join("clients.pem");
+        fs::write(&ca, clients.pem()).unwrap();
+        setup.arg("--tls-client-ca").arg(ca.to_str().unwrap()).config(
+            "[identity]\nmode = \"certificate\"\ncertificate_name = \"dns\"\n\
+             default_role = \"writer\"\n",
+        )
+    });
+    let own = |name: &str| clients.issue(&[name]);
+    let (alice, bob) = (own("alice"), own("bob"));
+    let body = |answer: String| -> serde_json::Value {
+        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+    };
+    let held = body(bench.ask(Some(&alice), "POST /a/lock", "").unwrap());
+    assert_eq!(held["holder"], "alice");
+    let token = format!("X-Lock-Token: {}\r\n", held["lock_token"].as_str().unwrap());
+    let stolen = body(bench.ask(Some(&bob), "DELETE /a/lock", &token).unwrap());
+    assert_eq!(stolen["type"], "/-/problems/not-the-holder");
+    // A certificate of the same name is the same caller, on any connection.
+    let released = bench.ask(Some(&own("alice")), "DELETE /a/lock", &token).unwrap();
+    assert!(released.starts_with("HTTP/1.1 204 "), "{released}");
+    // One with two such names is nobody's, and a page of another site uses the browser's in vain.
+    let both = bench.ask(Some(&clients.issue(&["alice", "bob"])), "GET /a/lock", "").unwrap();
+    assert!(both.starts_with("HTTP/1.1 401 "), "{both}");
+    assert!(both.contains("www-authenticate: Certificate realm=\"leasehold\"\r\n"), "{both}");
+    let forged = bench.ask(Some(&alice), "POST /a/lock", "Origin: https://evil.example\r\n");
+    assert_eq!(body(forged.unwrap())["type"], "/-/problems/forbidden");
+}
+
+#[test]
+fn who_has_connected_with_a_certificate_shows_the_upstream_what_it_likes() {
+    let (clients, upstream) = (Authority::new("clients"), Upstream::start());
+    let bench = Bench::start(|setup, folder| {
+        let ca = folder.join("clients.pem");
+        fs::write(&ca, clients.pem()).unwrap();
+        let config = "[identity]\nmode = \"certificate\"\ncertificate_name = \"dns\"\n\
+             default_role = \"writer\"\n";
+        let setup = setup.arg("--tls-client-ca").arg(ca.to_str().unwrap()).config(config);
+        setup.arg("--upstream").arg(&upstream.url())
+    });
+    let (tell, told) = std::sync::mpsc::channel();
+    upstream.answering(move |got| {
+        tell.send((got.line.clone(), got.fields.clone())).unwrap();
+        answer("200 OK", "")
+    });
+    let fields = "Authorization: Basic dGhlaXJz\r\nCookie: a=b\r\nContent-Length: 0\r\n";
+    for line in ["GET /a", "PUT /a"] {
+        let passed = bench.ask(Some(&clients.issue(&["alice"])), line, fields).unwrap();
+        assert!(passed.starts_with("HTTP/1.1 200 OK\r\n"), "{passed}");
+        let (got, kept) = told.recv_timeout(BOUND).unwrap();
+        assert_eq!(got, format!("{line} HTTP/1.1"));
+        for (name, value) in [("authorization", "Basic dGhlaXJz"), ("cookie", "a=b")] {
+            assert!(kept.contains(&(name.to_owned(), value.to_owned())), "{kept:?}");
+        }
+    }
 }

@@ -42,6 +42,10 @@ struct Key {
 #[derive(Deserialize, Serialize)]
 struct KeyFile {
     keys: Vec<KeyEntry>,
+    /// What principals are made with from credentials. It is never rotated: everybody would be
+    /// somebody else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    principals: Option<String>,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -89,7 +93,7 @@ impl TokenKeys {
             Ok(bytes) => serde_json::from_slice::<KeyFile>(&bytes)
                 .map_err(|_| TokenKeyError::Damaged { path: path.to_owned() })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let file = KeyFile { keys: vec![fresh(1)?] };
+                let file = KeyFile { keys: vec![fresh(1)?], principals: None };
                 write(path, &file)?;
                 file
             }
@@ -130,7 +134,7 @@ impl TokenKeys {
     pub fn for_tests(seed: u8, incarnation: &str) -> Self {
         let entry =
             KeyEntry { id: 1, secret: URL_SAFE_NO_PAD.encode([seed; 32]), verifies_until: None };
-        Self::from_file(&KeyFile { keys: vec![entry] }, incarnation)
+        Self::from_file(&KeyFile { keys: vec![entry], principals: None }, incarnation)
             .unwrap_or_else(|| Self { incarnation: incarnation.to_owned(), keys: Vec::new() })
     }
 
@@ -187,10 +191,41 @@ impl TokenKeys {
     }
 }
 
+/// The secret that principals are made with from credentials, of the file that the token secrets
+/// are in. It is made there when it is first asked for.
+///
+/// # Errors
+/// When the file is not there, or cannot be read, written or understood.
+pub fn principal_secret(path: &Path) -> Result<Vec<u8>, TokenKeyError> {
+    let damaged = || TokenKeyError::Damaged { path: path.to_owned() };
+    let bytes = fs::read(path).map_err(|source| TokenKeyError::Io {
+        action: "read",
+        path: path.to_owned(),
+        source,
+    })?;
+    let mut file: KeyFile = serde_json::from_slice(&bytes).map_err(|_| damaged())?;
+    let text = match &file.principals {
+        Some(text) => text.clone(),
+        None => {
+            let text = random()?;
+            file.principals = Some(text.clone());
+            write(path, &file)?;
+            text
+        }
+    };
+    let secret = URL_SAFE_NO_PAD.decode(text).map_err(|_| damaged())?;
+    if secret.len() < 32 { Err(damaged()) } else { Ok(secret) }
+}
+
 fn fresh(id: u16) -> Result<KeyEntry, TokenKeyError> {
+    Ok(KeyEntry { id, secret: random()?, verifies_until: None })
+}
+
+/// A secret, as it is written.
+fn random() -> Result<String, TokenKeyError> {
     let mut secret = [0; 32];
     getrandom::fill(&mut secret).map_err(|_| TokenKeyError::Randomness)?;
-    Ok(KeyEntry { id, secret: URL_SAFE_NO_PAD.encode(secret), verifies_until: None })
+    Ok(URL_SAFE_NO_PAD.encode(secret))
 }
 
 fn write(path: &Path, file: &KeyFile) -> Result<(), TokenKeyError> {
@@ -241,6 +276,22 @@ mod tests {
         assert_eq!(open(6000).read(&token), Presented::Forged);
         assert_eq!(TokenKeys::rotate(&path, WallTime(7000), 5000).unwrap(), 3);
         assert_eq!(open(0).read(&token), Presented::Forged);
+    }
+
+    #[test]
+    fn principals_stay_who_they_are_when_token_secrets_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token.key");
+        assert!(matches!(principal_secret(&path), Err(TokenKeyError::Io { .. })));
+        let token = TokenKeys::open(&path, "aa", WallTime(0)).unwrap().mint(ID, Fence(1));
+        let secret = principal_secret(&path).unwrap();
+        assert_eq!(secret.len(), 32);
+        TokenKeys::rotate(&path, WallTime(1000), 5000).unwrap();
+        assert_eq!(principal_secret(&path).unwrap(), secret);
+        let keys = TokenKeys::open(&path, "aa", WallTime(2000)).unwrap();
+        assert_ne!(keys.read(&token), Presented::Forged);
+        fs::write(&path, r#"{"keys":[],"principals":"c2hvcnQ"}"#).unwrap();
+        assert!(matches!(principal_secret(&path), Err(TokenKeyError::Damaged { .. })));
     }
 
     #[cfg(unix)]

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use leasehold_core::caller::{Caller, Permission};
+use http::header::{HeaderValue, WWW_AUTHENTICATE};
+use http::request::Parts;
+use leasehold_core::caller::{Caller, Permission, Role};
 use leasehold_core::event::Origin;
-use leasehold_core::lock::Dialect;
+use leasehold_core::lock::{Dialect, Lock};
 use leasehold_core::resource::Resource;
 use leasehold_core::target::Target;
 use leasehold_problems::{Name, Problem};
@@ -25,9 +27,40 @@ pub struct Call {
     pub asked: Option<Arc<Asked>>,
     /// What its body has taken of memory. A write that goes on after its client has gone keeps it.
     pub memory: Option<Arc<Share>>,
+    /// What it shows, where only the upstream can tell whether that is worth anything; none: it is
+    /// known who calls.
+    pub credentials: Option<Arc<Credentials>>,
+}
+
+/// The credentials of a caller whom nobody here can tell from one who has made them up.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    /// The head of a request that shows them, and says nothing else of what was asked here.
+    pub head: Parts,
+    /// What the operator has given to the caller by its name. What is about no one resource is
+    /// decided by these alone: the upstream cannot be asked about it.
+    pub roles: Arc<[Role]>,
+    /// How to show some, where the request shows none.
+    pub challenge: Option<HeaderValue>,
 }
 
 impl Call {
+    /// The call with no more than what the operator has given to the caller by its name.
+    #[must_use]
+    pub fn by_name(&self) -> Self {
+        let mut call = self.clone();
+        if let Some(credentials) = &self.credentials {
+            call.caller.roles = credentials.roles.clone();
+        }
+        call
+    }
+
+    /// Whether the caller is known to hold this lock.
+    #[must_use]
+    pub fn holds(&self, lock: &Lock) -> bool {
+        !self.caller.anonymous && lock.grant.holder == self.caller.principal
+    }
+
     /// Where a command of this request comes from, for the trail.
     #[must_use]
     pub fn origin(&self, dialect: Dialect) -> Origin {
@@ -42,12 +75,12 @@ impl Call {
     /// Whether the caller may do this to `resource`.
     ///
     /// # Errors
-    /// `403 forbidden`.
+    /// `403 forbidden`; `401 unauthenticated` where credentials could change that.
     pub fn need(&self, permission: Permission, resource: &Resource) -> Result<(), Box<Problem>> {
         if self.caller.may(permission, resource) {
             return Ok(());
         }
-        Err(Box::new(self.forbidden(permission, &format!("for {resource}"))))
+        Err(self.forbidden(permission, &format!("for {resource}")))
     }
 
     /// Whether the caller may do this to `resource` and to everything below it.
@@ -63,7 +96,7 @@ impl Call {
             return Ok(());
         }
         let what = format!("for {resource} and everything below it");
-        Err(Box::new(self.forbidden(permission, &what)))
+        Err(self.forbidden(permission, &what))
     }
 
     /// Whether the caller may write to everything of this, where nobody knows how much of it there
@@ -87,12 +120,20 @@ impl Call {
         if self.caller.may_everywhere(permission) {
             return Ok(());
         }
-        Err(Box::new(self.forbidden(permission, "for this")))
+        Err(self.forbidden(permission, "for this"))
     }
 
-    fn forbidden(&self, permission: Permission, what: &str) -> Problem {
+    fn forbidden(&self, permission: Permission, what: &str) -> Box<Problem> {
         let word = permission.as_str();
-        Problem::new(Name::Forbidden, format!("The permission `{word}` is needed {what}."))
-            .with("permission", word)
+        let detail = format!("The permission `{word}` is needed {what}");
+        let shown = self.credentials.as_ref();
+        Box::new(match shown.and_then(|credentials| credentials.challenge.clone()) {
+            Some(challenge) => Problem::new(
+                Name::Unauthenticated,
+                format!("{detail}, and the request shows no credentials."),
+            )
+            .header(WWW_AUTHENTICATE, challenge),
+            None => Problem::new(Name::Forbidden, format!("{detail}.")).with("permission", word),
+        })
     }
 }

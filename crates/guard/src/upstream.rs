@@ -6,12 +6,14 @@ use std::pin::Pin;
 use http::request::Parts;
 use http::{Request, Response};
 use leasehold_core::event::{Subject, WriteResult};
-use leasehold_core::ids::Seq;
+use leasehold_core::ids::{Principal, Seq};
 use leasehold_core::resource::Resource;
 use leasehold_core::target::Target;
 use leasehold_problems::Problem;
 
 use crate::body::Body;
+use crate::call::Credentials;
+use crate::rules::Asked;
 
 /// A future on the heap.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -60,6 +62,21 @@ pub enum Execution<P> {
     /// It was not applied: what it changes is not what it was let through for. The plan comes
     /// back and names its targets anew.
     Retarget(P),
+}
+
+/// Tells what a caller may see whose credentials only the upstream can judge.
+pub trait Verifier: Send + Sync + 'static {
+    /// Whether whoever shows `credentials`, known here as `principal`, is shown what is at the URL
+    /// `asked`.
+    ///
+    /// # Errors
+    /// The upstream's refusal, or why it cannot be had.
+    fn may_see<'a>(
+        &'a self,
+        principal: &'a Principal,
+        credentials: &'a Credentials,
+        asked: &'a Asked,
+    ) -> BoxFuture<'a, Result<(), Box<Problem>>>;
 }
 
 /// What stands behind the guard.

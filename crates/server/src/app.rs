@@ -33,10 +33,10 @@ use leasehold_guard::upstream::Answer;
 use leasehold_problems::{Context as Told, Name, Problem};
 use leasehold_upstreams::proxy::{Arrival as CameFrom, Route, Streamed};
 
-use crate::behind::Behind;
+use crate::behind::{Behind, route};
 use crate::browser::Browsers;
 use crate::discard::discarding;
-use crate::identity::Identity;
+use crate::identity::{ClientCertificate, Identity, Peer};
 use crate::judge::{Judged, Setting};
 use crate::listener::Connections;
 use crate::log::Access;
@@ -113,7 +113,7 @@ impl tower_service::Service<Request<Incoming>> for Service {
 /// What is known of a request before it is known who asks.
 struct Arrival {
     request_id: Arc<str>,
-    peer: IpAddr,
+    peer: Peer,
     remote_addr: Arc<str>,
     memory: Option<Arc<Share>>,
 }
@@ -158,6 +158,7 @@ impl App {
                     }
                 };
                 let upgrade = head.extensions.remove::<OnUpgrade>();
+                let certificate = head.extensions.remove::<ClientCertificate>();
                 head.extensions.clear();
                 if self.guard.upstream().streams() {
                     head.extensions.insert(CameFrom {
@@ -169,6 +170,7 @@ impl App {
                         head.extensions.insert(upgrade);
                     }
                 }
+                let peer = Peer { address: peer, certificate };
                 let arrival = Arrival { request_id: id.shared(), peer, remote_addr, memory };
                 let answered =
                     self.dispatch(Request::from_parts(head, body), admin, arrival, &mut seen).await;
@@ -234,7 +236,7 @@ impl App {
         let (mut head, body) = request.into_parts();
         check_host(&head)?;
         if matches!(head.method, Method::CONNECT | Method::TRACE) {
-            self.identity.authenticate(&head.headers, arrival.peer)?;
+            self.identity.authenticate(&head.headers, &arrival.peer)?;
             return Err(Box::new(
                 Problem::new(
                     Name::MethodNotAllowed,
@@ -253,18 +255,20 @@ impl App {
             return Err(Box::new(Problem::new(Name::UriTooLong, detail)));
         }
         let path = Resource::parse(head.uri.path());
-        self.browsers.check(&head)?;
         let own = path.as_ref().ok().and_then(|path| self.own(path)).map(str::to_owned);
         let judged = match own {
             None if !admin => Some(self.judge(&path, &head)?),
             _ => None,
         };
+        let passes_on = matches!(judged, Some(Ok((Judged::Read(_) | Judged::Write(..), _))));
+        self.browsers.check(&head, passes_on)?;
         let public = own.as_deref().is_some_and(|rest| crate::own_space::is_public(rest, admin));
-        let caller = if public {
-            leasehold_core::caller::Caller::anonymous()
+        let (caller, credentials) = if public {
+            (leasehold_core::caller::Caller::anonymous(), None)
         } else {
             self.identity.prepare(&head.headers).await;
-            let caller = self.identity.authenticate(&head.headers, arrival.peer)?;
+            let caller = self.identity.authenticate(&head.headers, &arrival.peer)?;
+            let credentials = self.identity.credentials(&head, &caller);
             self.identity.take_out(&mut head.headers);
             seen.principal = Some(caller.principal.clone());
             if let Some(rate) = &self.rate {
@@ -272,7 +276,7 @@ impl App {
                 seen.standing = Some(standing);
                 standing.check()?;
             }
-            caller
+            (caller, credentials)
         };
         let asked = match &judged {
             Some(Ok((judged, _))) => judged.located().and_then(|located| {
@@ -282,7 +286,8 @@ impl App {
             Some(Err(_)) | None => None,
         };
         let Arrival { request_id, remote_addr, memory, .. } = arrival;
-        let call = Call { caller, request_id, remote_addr: Some(remote_addr), asked, memory };
+        let remote_addr = Some(remote_addr);
+        let call = Call { caller, request_id, remote_addr, asked, memory, credentials };
         let request = Request::from_parts(head, body);
         if let Some(rest) = own {
             return self.own_space(request, &rest, admin, &call).await;
@@ -316,7 +321,11 @@ impl App {
             Judged::Lock(located, action) => {
                 self.api.handle(request, located.resource, action, call).await
             }
-            Judged::Read(Some(located)) => self.guard.read(request, located.resource, call).await,
+            Judged::Read(Some(located)) => {
+                let resource = located.resource.clone();
+                let answer = self.guard.read(request, located.resource, call).await;
+                self.told(answer, &resource, call).await
+            }
             Judged::Read(None) => {
                 call.need_everywhere(Permission::Read)?;
                 self.guard.upstream().pass_on(request).await
@@ -326,8 +335,18 @@ impl App {
                     call.need_to_write(&targets)?;
                     request.extensions_mut().insert(ByRules(targets));
                 }
-                self.guard.write(request, located.resource, call).await
+                let resource = located.resource.clone();
+                let answer = self.guard.write(request, located.resource, call).await;
+                self.told(answer, &resource, call).await
             }
+        }
+    }
+
+    /// An answer, without what it tells of locks that its caller may not see.
+    async fn told(&self, answer: Answer, resource: &Resource, call: &Call) -> Answer {
+        match answer {
+            Err(problem) => Err(self.api.withheld(problem, resource, call).await),
+            answer => answer,
         }
     }
 
@@ -362,9 +381,7 @@ impl App {
             (None, Ok(path)) => rules.find(path).1,
             (None, Err(_)) => rules.rule(0),
         };
-        let route = (rule.upstream.is_some() || rule.upstream_timeout.is_some())
-            .then(|| Route { upstream: rule.upstream.clone(), timeout: rule.upstream_timeout });
-        Ok(Ok((judged, route)))
+        Ok(Ok((judged, route(rule))))
     }
 
     /// What follows the prefix, where the path is in the server's own space.

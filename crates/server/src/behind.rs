@@ -2,17 +2,20 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use http::Request;
 use http::request::Parts;
 use leasehold_core::event::WriteResult;
-use leasehold_core::ids::Seq;
+use leasehold_core::ids::{Principal, Seq};
 use leasehold_core::resource::Resource;
 use leasehold_core::target::Target;
 use leasehold_guard::body::Body;
-use leasehold_guard::upstream::{Admitted, Answer, BoxFuture, Execution, Upstream};
+use leasehold_guard::call::Credentials;
+use leasehold_guard::rules::{Asked, Rule, Rules};
+use leasehold_guard::upstream::{Admitted, Answer, BoxFuture, Execution, Upstream, Verifier};
 use leasehold_problems::{Name, Problem};
 use leasehold_upstreams::documents::Documents;
-use leasehold_upstreams::proxy::Proxy;
+use leasehold_upstreams::proxy::{Proxy, Route};
 
 /// One of the two.
 pub(crate) enum Behind {
@@ -149,6 +152,42 @@ impl Upstream for Behind {
     fn outcome(&self, admission: Option<Seq>) -> BoxFuture<'_, WriteResult> {
         either!(self, one => one.outcome(admission))
     }
+}
+
+/// Where what stands behind is asked whom it shows something to: at the upstream of its rule.
+pub(crate) struct Shows {
+    pub(crate) behind: Arc<Behind>,
+    pub(crate) rules: Arc<ArcSwap<Rules>>,
+}
+
+impl Verifier for Shows {
+    fn may_see<'a>(
+        &'a self,
+        principal: &'a Principal,
+        credentials: &'a Credentials,
+        asked: &'a Asked,
+    ) -> BoxFuture<'a, Result<(), Box<Problem>>> {
+        match self.behind.as_ref() {
+            Behind::Proxy(one) => Box::pin(async move {
+                let mut credentials = credentials.clone();
+                if let Some(route) = route(self.rules.load().find(asked.path()).1) {
+                    credentials.head.extensions.insert(route);
+                }
+                one.may_see(principal, &credentials, asked).await
+            }),
+            // Nobody is named after credentials that nobody knows.
+            Behind::Documents(_) => Box::pin(async {
+                let detail = "Nothing stands behind this server that knows your credentials.";
+                Err(Box::new(Problem::new(Name::Forbidden, detail)))
+            }),
+        }
+    }
+}
+
+/// Where a rule sends what it matches, if it says.
+pub(crate) fn route(rule: &Rule) -> Option<Route> {
+    (rule.upstream.is_some() || rule.upstream_timeout.is_some())
+        .then(|| Route { upstream: rule.upstream.clone(), timeout: rule.upstream_timeout })
 }
 
 fn again<P>(execution: Execution<P>, plan: impl FnOnce(P) -> Plan) -> Execution<Plan> {

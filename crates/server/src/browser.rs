@@ -3,7 +3,8 @@
 //!
 //! A browser sends requests that its user did not mean: any page can make it. Where callers show
 //! a key, such a request has none and is refused as any other. In anonymous mode nothing would
-//! tell it apart, so [`Browsers::check`] looks at what browsers say of a request's origin.
+//! tell it apart, nor where a browser sends by itself what a caller is known by: so
+//! [`Browsers::check`] looks at what browsers say of a request's origin.
 //! A program that is no browser sends neither field, and passes.
 //!
 //! Deliberately absent: cookies, and so `Access-Control-Allow-Credentials`. A page shows its key
@@ -112,20 +113,32 @@ fn default_port(scheme: &str) -> u16 {
 #[derive(Debug)]
 pub struct Browsers {
     origins: ArcSwap<Vec<Origin>>,
-    /// Whether a request needs nothing that a page of another site could not make a browser send:
-    /// nobody is asked, or a proxy asks for a cookie.
-    is_ambient: bool,
+    ambient: Ambient,
+}
+
+/// Which requests need nothing that a page of another site could not make a browser send.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Ambient {
+    /// None: each shows what a page has to know.
+    None,
+    /// Every one: nobody is asked, a proxy asks for a cookie, or the browser for a certificate.
+    All,
+    /// Every one, and of those that pass on to the upstream the upstream is to think for itself.
+    Own,
 }
 
 impl Browsers {
     /// Pages of `origins` may call a server that tells its callers apart in this way.
     #[must_use]
     pub fn new(origins: Vec<Origin>, identity: IdentityMode) -> Self {
-        let is_ambient = match identity {
-            IdentityMode::Anonymous | IdentityMode::Header => true,
-            IdentityMode::Keys | IdentityMode::Jwt => false,
+        let ambient = match identity {
+            IdentityMode::Anonymous | IdentityMode::Header | IdentityMode::Certificate => {
+                Ambient::All
+            }
+            IdentityMode::Keys | IdentityMode::Jwt => Ambient::None,
+            IdentityMode::Digest => Ambient::Own,
         };
-        Self { origins: ArcSwap::from_pointee(origins), is_ambient }
+        Self { origins: ArcSwap::from_pointee(origins), ambient }
     }
 
     /// From now on, pages of these origins may.
@@ -159,12 +172,15 @@ impl Browsers {
     }
 
     /// Refuses what another site made a browser send, where that proves nothing of the caller.
+    /// `passes_on`: it is for what stands behind the server.
     ///
     /// # Errors
     /// `403 forbidden`.
-    pub fn check(&self, head: &Parts) -> Result<(), Box<Problem>> {
-        if !self.is_ambient {
-            return Ok(());
+    pub fn check(&self, head: &Parts, passes_on: bool) -> Result<(), Box<Problem>> {
+        match self.ambient {
+            Ambient::None => return Ok(()),
+            Ambient::Own if passes_on => return Ok(()),
+            Ambient::Own | Ambient::All => {}
         }
         if let Some(origin) = head.headers.get(ORIGIN) {
             if self.is_listed(origin) {
@@ -223,8 +239,8 @@ fn is_safe(method: &Method) -> bool {
 
 fn refusal(what: &str) -> Box<Problem> {
     let detail = format!(
-        "{what}, and the server does not ask its callers who they are; the operator can list the \
-         page's origin in `cors_origins`"
+        "{what}, and its user may not know of it; the operator can list the page's origin in \
+         `cors_origins`"
     );
     Box::new(Problem::new(Name::Forbidden, detail))
 }
@@ -353,12 +369,16 @@ mod tests {
             ("PUT", vec![own, cross, ("origin", "https://app.example")], true),
         ] {
             let head = head(method, &fields);
-            let checked = browsers(IdentityMode::Anonymous).check(&head);
+            let checked = browsers(IdentityMode::Anonymous).check(&head, false);
             assert_eq!(checked.is_ok(), passes, "{method} {fields:?}");
             if let Err(problem) = checked {
                 assert_eq!(problem.name, Name::Forbidden);
             }
-            assert!(browsers(IdentityMode::Keys).check(&head).is_ok());
+            assert!(browsers(IdentityMode::Keys).check(&head, false).is_ok());
+            // What the upstream takes from other sites it says itself.
+            let digest = browsers(IdentityMode::Digest);
+            assert_eq!(digest.check(&head, false).is_ok(), passes, "{method} {fields:?}");
+            assert!(digest.check(&head, true).is_ok());
         }
     }
 }

@@ -96,7 +96,10 @@ impl App {
                 }
                 Ok(response)
             }
-            Err(refused) => Err(self.tell_write(call, &resource, refused)),
+            Err(refused) => {
+                let problem = self.tell_write(call, &resource, refused);
+                Err(self.api.withheld(problem, &resource, call).await)
+            }
         }
     }
 

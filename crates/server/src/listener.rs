@@ -47,6 +47,7 @@ use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
 use crate::config::Config;
+use crate::identity::ClientCertificate;
 use crate::tls::Tls;
 
 use self::handshake::shake_hands;
@@ -402,28 +403,37 @@ impl Connection {
         S::Future: Send + 'static,
     {
         let deadline = Instant::now() + self.header_timeout;
-        let Some(tls) = &self.tls else { return self.serve(stream, service, deadline).await };
+        let Some(tls) = &self.tls else { return self.serve(stream, None, service, deadline).await };
         let shaken = tokio::select! {
             shaken = shake_hands(tls.acceptor(), stream, deadline) => shaken,
             () = self.stop.cancelled() => return,
         };
         match shaken {
             // Boxed: a connection without TLS should not take the memory of one with it.
-            Ok(stream) => Box::pin(self.serve(stream, service, deadline)).await,
+            Ok(stream) => {
+                let chain = stream.get_ref().1.peer_certificates();
+                let shown = chain.and_then(|chain| chain.first()).map(ClientCertificate::read);
+                Box::pin(self.serve(stream, shown, service, deadline)).await;
+            }
             Err(error) => tracing::debug!(peer = %self.peer, %error, "no TLS handshake"),
         }
     }
 
     /// Answers what comes on `stream`; the first head has to be whole at `deadline`.
-    async fn serve<IO, S>(&self, stream: IO, service: S, deadline: Instant)
-    where
+    async fn serve<IO, S>(
+        &self,
+        stream: IO,
+        certificate: Option<ClientCertificate>,
+        service: S,
+        deadline: Instant,
+    ) where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
         S: Clone + Send + 'static,
         S::Future: Send + 'static,
     {
         let activity = Arc::new(Activity::default());
-        let service = watched(service, Arc::clone(&activity));
+        let service = watched(service, certificate, Arc::clone(&activity));
         let stream = TokioIo::new(Progress::new(stream, self.answer_timeout));
         let connection = self.http.serve_connection_with_upgrades(stream, service);
         let mut connection = pin!(connection);
@@ -465,9 +475,11 @@ impl Connection {
     }
 }
 
-/// The service of one connection, whose requests are counted.
+/// The service of one connection, whose requests are counted, and bring the certificate that it was
+/// made with.
 fn watched<S>(
     service: S,
+    certificate: Option<ClientCertificate>,
     activity: Arc<Activity>,
 ) -> impl hyper::service::Service<
     Request<Incoming>,
@@ -480,7 +492,10 @@ where
     S: Clone + Send + 'static,
     S::Future: Send + 'static,
 {
-    hyper::service::service_fn(move |request: Request<Incoming>| {
+    hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        if let Some(certificate) = &certificate {
+            request.extensions_mut().insert(certificate.clone());
+        }
         activity.begun.fetch_add(1, Ordering::Relaxed);
         activity.running.fetch_add(1, Ordering::Relaxed);
         let running = Counted(Arc::clone(&activity.running));

@@ -44,7 +44,8 @@ pub fn document(prefix: &str, lock_suffix: &str) -> Value {
                     "type": "http",
                     "scheme": "bearer",
                     "description": "An API key where the server runs with `--identity keys`, the token \
-                                    of an identity provider with `--identity jwt`.",
+                                    of an identity provider with `--identity jwt`, what the API behind a \
+                                    gateway wants with `--identity digest`.",
                 },
                 "basic": {
                     "type": "http",

@@ -109,6 +109,16 @@ impl App {
             return Err(method_not_allowed(method.as_str(), allowed));
         }
         let query = request.uri().query().map(str::to_owned);
+        // What is about no one resource, or one known by the id of its lock, cannot be asked of the
+        // upstream. The others ask it, or want a token.
+        let by_name;
+        let call = match (route, method.as_str()) {
+            (Route::Locks, "POST") | (Route::Check, _) => call,
+            _ => {
+                by_name = call.by_name();
+                &by_name
+            }
+        };
         let response = match (route, method.as_str()) {
             (Route::Locks, "POST") => self.api.acquire_set(request, call).await,
             (Route::Locks, _) => self.api.list_locks(query.as_deref(), call).await,

@@ -56,8 +56,8 @@ pub struct Standing {
     rate: Rate,
     /// How many more may come at once.
     pub remaining: u64,
-    /// How long until the bucket is full.
-    pub full_in: Duration,
+    /// How long until one more may come than now.
+    pub next_in: Duration,
     /// How long until the request may come; none: it may come now, and has been counted.
     pub refused_for: Option<Duration>,
 }
@@ -67,10 +67,11 @@ impl Standing {
     pub fn tell(&self, headers: &mut HeaderMap) {
         let Rate { burst, .. } = self.rate;
         let window = seconds(Duration::from_nanos(self.rate.whole()));
-        let (remaining, full_in) = (self.remaining, seconds(self.full_in));
+        let (remaining, next_in) = (self.remaining, seconds(self.next_in));
         for (name, value) in [
             (RATELIMIT_POLICY, format!("\"requests\";q={burst};w={window}")),
-            (RATELIMIT, format!("\"requests\";r={remaining};t={full_in}")),
+            // The same moment as `Retry-After`, where there is one.
+            (RATELIMIT, format!("\"requests\";r={remaining};t={next_in}")),
         ] {
             if let Ok(value) = HeaderValue::try_from(value) {
                 headers.append(name, value);
@@ -140,11 +141,11 @@ impl RateLimiter {
         if refused_for.is_none() {
             *full_at = begin + each;
         }
-        let full_in = full_at.saturating_sub(now);
+        let given_back = whole.saturating_sub(full_at.saturating_sub(now));
         Standing {
             rate: self.rate,
-            remaining: whole.saturating_sub(full_in) / each,
-            full_in: Duration::from_nanos(full_in),
+            remaining: given_back / each,
+            next_in: Duration::from_nanos(each - given_back % each),
             refused_for: refused_for.map(Duration::from_nanos),
         }
     }
@@ -215,19 +216,19 @@ mod tests {
     fn what_is_told_is_what_happens() {
         let limiter = RateLimiter::new(rate(2, 3));
         let alice = Principal::new("alice");
-        for (remaining, full_in) in [(2, 500), (1, 1000), (0, 1500)] {
-            let standing = limiter.take(&alice, at(0));
-            assert_eq!((standing.remaining, standing.full_in), (remaining, at(full_in)));
+        for (now, remaining, next_in) in [(0, 2, 500), (0, 1, 500), (100, 0, 400)] {
+            let standing = limiter.take(&alice, at(now));
+            assert_eq!((standing.remaining, standing.next_in), (remaining, at(next_in)));
             standing.check().unwrap();
         }
         let standing = limiter.take(&alice, at(100));
-        assert_eq!(standing.refused_for, Some(at(400)));
+        assert_eq!((standing.refused_for, standing.next_in), (Some(at(400)), at(400)));
         let mut headers = HeaderMap::new();
         headers.insert("ratelimit", HeaderValue::from_static("\"upstream\";r=9"));
         standing.tell(&mut headers);
         assert_eq!(headers["ratelimit-policy"], "\"requests\";q=3;w=2");
         let both: Vec<_> = headers.get_all("ratelimit").iter().collect();
-        assert_eq!(both, ["\"upstream\";r=9", "\"requests\";r=0;t=2"]);
+        assert_eq!(both, ["\"upstream\";r=9", "\"requests\";r=0;t=1"]);
         let problem = standing.check().unwrap_err();
         assert_eq!(problem.name, Name::RateLimited);
         assert_eq!(problem.headers, [(http::header::RETRY_AFTER, HeaderValue::from(1))]);

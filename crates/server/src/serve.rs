@@ -27,7 +27,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, Service};
-use crate::behind::Behind;
+use crate::behind::{Behind, Shows};
 use crate::browser::Browsers;
 use crate::config::{Config, IdentityMode, Upstream as UpstreamConfig};
 use crate::handles;
@@ -204,6 +204,8 @@ async fn assemble(
     identity.refresh().await;
     warn_of_identity(config, &identity);
     let trail = Readers::new(config.data.clone());
+    let behind = Arc::new(behind);
+    let guard = Guard::new(engine.clone(), behind.clone(), rules.clone(), &config.lock_suffix);
     let api = JsonApi::new(
         engine.clone(),
         rules.clone(),
@@ -213,8 +215,8 @@ async fn assemble(
             drain_wait_ms: millis(config.drain_wait),
         },
         Arc::new(trail.clone()),
+        Arc::new(Shows { behind, rules: rules.clone() }),
     );
-    let guard = Guard::new(engine.clone(), Arc::new(behind), rules.clone(), &config.lock_suffix);
     let app = Arc::new(App {
         engine,
         guard,
@@ -321,8 +323,12 @@ fn warn_of_identity(config: &Config, identity: &Identity) {
         IdentityMode::Keys if identity.keys().is_some_and(crate::identity::KeyRing::is_empty) => {
             tracing::warn!("there are no keys yet: make one with `leasehold key add`");
         }
-        IdentityMode::Anonymous | IdentityMode::Keys | IdentityMode::Header | IdentityMode::Jwt => {
-        }
+        IdentityMode::Anonymous
+        | IdentityMode::Keys
+        | IdentityMode::Header
+        | IdentityMode::Jwt
+        | IdentityMode::Digest
+        | IdentityMode::Certificate => {}
     }
 }
 

@@ -4,8 +4,8 @@
 //! used is told with its file, and changes nothing in a running server. Connections keep what they
 //! were made with.
 //!
-//! Deliberately absent: who a client certificate is for. It decides who may connect; principals
-//! come from what a request shows.
+//! Deliberately absent: who a client certificate is for. Here it decides who may connect; whether
+//! it also says who calls is a matter of `identity`.
 
 use std::fs;
 use std::io;
@@ -106,13 +106,7 @@ fn load(files: &Files) -> Result<Arc<ServerConfig>, TlsError> {
     let builder = match &files.client_ca {
         None => builder.with_no_client_auth(),
         Some(path) => {
-            let mut authorities = RootCertStore::empty();
-            for certificate in certificates("tls_client_ca", path)? {
-                authorities.add(certificate).map_err(|error| {
-                    let what = format!("an authority's certificate cannot be used: {error}");
-                    unusable("tls_client_ca", path, what)
-                })?;
-            }
+            let authorities = authorities("tls_client_ca", path)?;
             let verifier =
                 WebPkiClientVerifier::builder_with_provider(Arc::new(authorities), provider)
                     .build()
@@ -133,6 +127,19 @@ fn load(files: &Files) -> Result<Arc<ServerConfig>, TlsError> {
     })?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// The authorities of a file: all of them, for one that is left out would be missed later.
+pub(crate) fn authorities(setting: &'static str, path: &Path) -> Result<RootCertStore, TlsError> {
+    let mut authorities = RootCertStore::empty();
+    for certificate in certificates(setting, path)? {
+        authorities.add(certificate).map_err(|error| TlsError::Unusable {
+            setting,
+            path: path.to_owned(),
+            what: format!("an authority's certificate cannot be used: {error}"),
+        })?;
+    }
+    Ok(authorities)
 }
 
 fn read(setting: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {

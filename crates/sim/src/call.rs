@@ -295,6 +295,7 @@ async fn write(
         remote_addr: None,
         asked: None,
         memory: None,
+        credentials: None,
     };
     match guard.handle(request, resource, &call).await {
         Ok(response) => Told::Wrote(response.status().as_u16()),

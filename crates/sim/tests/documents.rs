@@ -107,8 +107,14 @@ async fn ask(guard: &Guard<Documents>, method: Method, path: &str, bytes: Option
     let role = Role { permissions: Permissions::ALL, patterns: Vec::new() };
     let principal = Principal::new("alice");
     let caller = Caller { principal, anonymous: false, roles: Arc::from([role]) };
-    let call =
-        Call { caller, request_id: "request".into(), remote_addr: None, asked: None, memory: None };
+    let call = Call {
+        caller,
+        request_id: "request".into(),
+        remote_addr: None,
+        asked: None,
+        memory: None,
+        credentials: None,
+    };
     let request = Request::builder().method(method).uri(path).header("content-type", "text/plain");
     let request = request.body(bytes.map_or_else(empty, full)).unwrap();
     match guard.handle(request, Resource::parse(path).unwrap(), &call).await {

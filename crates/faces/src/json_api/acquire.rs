@@ -102,6 +102,7 @@ impl JsonApi {
             found.iter().map(|located| located.resource.clone()).collect()
         };
         let mut max_wait = MAX_SET_WAIT_MS;
+        let mut urls = Vec::new();
         for located in all.iter().chain(&any).flatten() {
             let path = located.asked.path();
             let reserved = endpoint::is_reserved(path, &self.settings.lock_suffix, &rules);
@@ -111,7 +112,11 @@ impl JsonApi {
             }
             endpoint::check_lockable(located, &rules)?;
             call.need(Permission::Lock, &located.resource)?;
+            urls.push(located.asked.clone());
             max_wait = max_wait.min(millis(rules.find(path).1.max_wait));
+        }
+        for asked in &urls {
+            self.is_shown(call, asked).await?;
         }
         let want = match (all.as_ref().map(named), any.as_ref().map(named)) {
             (Some(all), None) => Want::All(fold_set(&all, terms.depth)),
@@ -173,14 +178,17 @@ impl JsonApi {
         };
         let preference =
             wait.applied.and_then(|seconds| HeaderValue::from_str(&format!("wait={seconds}")).ok());
-        let Grant { granted, delivery } =
-            self.engine.acquire(command).await.map_err(|refused| {
-                let mut problem = telling.acquire(&first, refused);
-                if let Some(preference) = &preference {
-                    problem.headers.push((PREFERENCE_APPLIED, preference.clone()));
+        let Grant { granted, delivery } = match self.engine.acquire(command).await {
+            Ok(grant) => grant,
+            Err(refused) => {
+                let problem = telling.acquire(&first, refused);
+                let mut problem = self.withheld(problem, &first, call).await;
+                if let Some(preference) = preference {
+                    problem.headers.push((PREFERENCE_APPLIED, preference));
                 }
-                problem
-            })?;
+                return Err(problem);
+            }
+        };
         let grant = &granted.lock.grant;
         let token = self.engine.token(grant.lock_id, grant.fence);
         let body = telling.lock(&granted.lock).with_token(&token);

@@ -276,8 +276,8 @@ impl JsonApi {
         Ok(answer(StatusCode::OK, &body))
     }
 
-    /// Whether the caller may do this to every resource of a lock. A lock that there is not is
-    /// told only to whom may do it everywhere.
+    /// Whether the caller may do this to every resource of a lock. Its holder may read it. A lock
+    /// that there is not is told only to whom may do it everywhere.
     pub(super) async fn need_of_lock(
         &self,
         call: &Call,
@@ -286,6 +286,7 @@ impl JsonApi {
     ) -> Result<(), Box<Problem>> {
         let lock = self.engine.lock(lock_id).await;
         match lock.map_err(|error| Box::new(telling::engine_error(error)))? {
+            Some(lock) if permission == Permission::Read && call.holds(&lock) => Ok(()),
             Some(lock) => {
                 lock.grant.resources.iter().try_for_each(|each| call.need(permission, each))
             }

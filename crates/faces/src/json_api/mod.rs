@@ -25,12 +25,13 @@ use leasehold_core::resource::Resource;
 use leasehold_engine::Engine;
 use leasehold_guard::body::{Body, empty, full};
 use leasehold_guard::call::Call;
-use leasehold_guard::rules::Rules;
+use leasehold_guard::rules::{Asked, Rules};
 use leasehold_guard::telling::Telling;
 use leasehold_guard::tokens;
-use leasehold_guard::upstream::{Answer, BoxFuture};
+use leasehold_guard::upstream::{Answer, BoxFuture, Verifier};
 use leasehold_problems::{Name, Problem};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use self::endpoint::Action;
 
@@ -58,18 +59,20 @@ pub struct JsonApi {
     pub(crate) rules: Arc<ArcSwap<Rules>>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) trail: Arc<dyn Trail>,
+    verifier: Arc<dyn Verifier>,
 }
 
 impl JsonApi {
-    /// The JSON API of this engine.
+    /// The JSON API of this engine. `verifier` is asked about callers whom nobody knows here.
     #[must_use]
     pub fn new(
         engine: Engine,
         rules: Arc<ArcSwap<Rules>>,
         settings: Settings,
         trail: Arc<dyn Trail>,
+        verifier: Arc<dyn Verifier>,
     ) -> Self {
-        Self { engine, rules, settings: Arc::new(settings), trail }
+        Self { engine, rules, settings: Arc::new(settings), trail, verifier }
     }
 
     /// Answers a request to a lock endpoint of `resource`.
@@ -83,6 +86,13 @@ impl JsonApi {
         action: Action,
         call: &Call,
     ) -> Answer {
+        match (action, request.method().as_str()) {
+            // A token is proof enough: its holder was shown the resource when it acquired. So an
+            // upstream that is down takes no lock away.
+            (_, "OPTIONS") | (Action::Lock, "PATCH" | "PUT" | "DELETE") | (Action::Transfer, _) => {
+            }
+            _ => self.may_see(call, &resource).await?,
+        }
         let mut answer = match (action, request.method().as_str()) {
             (_, "OPTIONS") => Ok(options(action.allowed())),
             (Action::Lock, "POST") => self.acquire(request, resource, call).await,
@@ -108,6 +118,58 @@ impl JsonApi {
         }?;
         answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         Ok(answer)
+    }
+
+    /// Whether the caller may know of `resource`, the one that the request is about.
+    ///
+    /// # Errors
+    /// The refusal of the upstream, where it is the one who knows.
+    pub async fn may_see(&self, call: &Call, resource: &Resource) -> Result<(), Box<Problem>> {
+        match call.asked.as_deref() {
+            Some(asked) => self.is_shown(call, asked).await,
+            None => self.is_shown(call, &Asked::by_name(resource)).await,
+        }
+    }
+
+    /// The same of the resource at the URL `asked`.
+    pub(crate) async fn is_shown(&self, call: &Call, asked: &Asked) -> Result<(), Box<Problem>> {
+        let Some(credentials) = &call.credentials else { return Ok(()) };
+        self.verifier.may_see(&call.caller.principal, credentials, asked).await
+    }
+
+    /// A refusal of what was asked of `resource`, less what the upstream does not show the caller:
+    /// who is in the way, and why.
+    pub async fn withheld(
+        &self,
+        mut problem: Box<Problem>,
+        resource: &Resource,
+        call: &Call,
+    ) -> Box<Problem> {
+        let member = match problem.name {
+            _ if call.credentials.is_none() => return problem,
+            Name::Locked => "lock",
+            Name::Frozen => "freeze",
+            Name::Deadlock => "circle",
+            _ => return problem,
+        };
+        let Some(told) = problem.members.get(member) else { return problem };
+        let is_shown = match told.get("resource").and_then(Value::as_str).map(Resource::parse) {
+            // What covers a resource is a matter of that resource.
+            Some(Ok(at)) if at.covers(resource) => self.may_see(call, resource).await.is_ok(),
+            Some(Ok(below)) => self.is_shown(call, &Asked::by_name(&below)).await.is_ok(),
+            None if told.is_null() => return problem,
+            // Several resources, or one by parameters.
+            Some(Err(_)) | None => false,
+        };
+        if !is_shown {
+            let hidden = if told.is_array() { json!([]) } else { Value::Null };
+            problem.members.insert(member.to_owned(), hidden);
+            problem.detail = match problem.name {
+                Name::Deadlock => "Waiting would close a circle.".to_owned(),
+                name => format!("{resource} is {name} at the moment."),
+            };
+        }
+        problem
     }
 
     pub(crate) fn telling<'a>(&'a self, rules: &'a Rules, call: &'a Call) -> Telling<'a> {

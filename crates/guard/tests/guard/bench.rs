@@ -248,7 +248,14 @@ pub fn request(method: &str, path: &str, fields: &[(&str, &str)]) -> Request<Bod
 
 pub fn call(who: &str) -> Call {
     let caller = super::common::caller(who);
-    Call { caller, request_id: "r".into(), remote_addr: None, asked: None, memory: None }
+    Call {
+        caller,
+        request_id: "r".into(),
+        remote_addr: None,
+        asked: None,
+        memory: None,
+        credentials: None,
+    }
 }
 
 /// Somebody who may write where the first pattern matches, and read where the second does.

@@ -19,9 +19,14 @@ pub(super) static UNAUTHENTICATED: Entry = Entry {
         "The server asks for a token that an issuer has signed (a JWT), and the one in the request \
          has expired, is for somebody else, or was signed with a key that is not known. `detail` \
          says which.",
+        "The server asks the API behind it about its callers (identity mode `digest`), and that API \
+         does not know the credentials in the request, or the request needs some and has none.",
+        "The server learns who its callers are from the certificates that they connect with, and \
+         the connection has none, or one without exactly one name of the kind that counts.",
     ],
     caller: "Send your key as `Authorization: Bearer KEY`, or as the password of Basic \
-             authentication (`curl -u name:KEY`), or in the field that `WWW-Authenticate` names. \
+             authentication (`curl -u name:KEY`), or in the field that `WWW-Authenticate` names. Where the API behind the server is asked, send \
+             what you send to it. \
              If you do send it, ask the operator whether it is still valid.",
     operator: "Make a key with `leasehold key add NAME --role ROLE`; it is shown once, on the last \
                line. A running server takes it without a restart. If keys that worked are \
@@ -38,7 +43,9 @@ pub(super) static UNAUTHENTICATED: Entry = Entry {
         "WWW-Authenticate",
         "The ways to authenticate: one field for `Basic` and one for `Bearer`. A browser's `fetch` \
          is offered `Bearer` alone, so that no password dialog opens. Where the server looks for \
-         who you are in another field, `ApiKey` or `Proxied` with its name as `header`.",
+         who you are in another field, `ApiKey`, `Proxied` or `Upstream` with its name as `header`. Where the API behind the \
+         server refuses credentials, its own challenge; `Certificate` where one is wanted when \
+         connecting.",
         r#"Basic realm="leasehold", charset="UTF-8""#,
     )],
     follows: &[
@@ -58,11 +65,14 @@ pub(super) static FORBIDDEN: Entry = Entry {
         "The caller's role lacks the permission that the request needs: `read`, `write`, `lock`, \
          `break`, `freeze`, `audit` or `admin`.",
         "The role has the permission, but is narrowed to other paths.",
-        "Where a page of another site could make a browser send the request (in anonymous mode, and \
-         behind a proxy that says who callers are), such a page sent it, and its origin is not in \
+        "Where a page of another site could make a browser send the request (in anonymous mode, \
+         where a proxy or a certificate says who callers are, and in digest mode), such a page \
+         sent it, and its origin is not in \
          `cors_origins`.",
         "The server learns who its callers are from a proxy in front of it, and the request did not \
          come from there.",
+        "The server asks the API behind it about its callers (identity mode `digest`), and that API \
+         does not show the resource to the caller, or does not say that it does.",
     ],
     caller: "Look at `permission`: it is what you lack. Ask the operator for a role that has it, \
              or use a key that does. Waiting does not help.",

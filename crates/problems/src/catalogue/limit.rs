@@ -16,8 +16,8 @@ pub(super) static RATE_LIMITED: Entry = Entry {
     sent_when: &["The principal has used up its burst (`request_burst`) and sends more than \
                   `requests_per_second`. In anonymous mode everyone is one principal."],
     caller: "Wait for `Retry-After`, and send the same request again. Every answer says in \
-             `RateLimit` how many requests you have left (`r`) and in how many seconds you have \
-             all of them again (`t`); slow down before it is none. To wait for a lock, use \
+             `RateLimit` how many requests you have left (`r`) and in how many seconds there is \
+             one more (`t`); slow down before it is none. To wait for a lock, use \
              `Prefer: wait=30` in place of asking again and again.",
     operator: "See whether a client asks in a loop. The limits are `requests_per_second` and \
                `request_burst` under `[limits]`, the same for every principal.",
@@ -42,8 +42,8 @@ pub(super) static RATE_LIMITED: Entry = Entry {
         ),
         field(
             "RateLimit",
-            "How many requests you have left, and in how many seconds you have all again.",
-            r#""requests";r=0;t=2"#,
+            "How many requests you have left, and in how many seconds there is one more.",
+            r#""requests";r=0;t=1"#,
         ),
     ],
     follows: &[rfc(6585, "4", "429 Too Many Requests")],

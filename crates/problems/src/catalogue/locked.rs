@@ -110,7 +110,8 @@ pub(super) static LOCKED: Entry = Entry {
             Type::ObjectOrNull,
             "The lock in the way that ends last; never with its token. `null` where only earlier \
              waiters or writes under way are in the way; of `kind` `pending` where another \
-             acquire is about to be granted. The holder may be hidden by a rule.",
+             acquire is about to be granted. The holder may be hidden by a rule; all of it (`null`) \
+             where the API behind the server does not show the resource to you.",
             r#"{ "lock_id": "0193b0a5-2f6e-7c3a-9d41-5b8f3c2e7a10", "resource": "/v1/flags/feature-x", "kind": "lock", "dialect": "http", "mode": "exclusive", "holder": "alice", "reason": "Rolling out", "acquired_at": "2026-11-20T12:00:00.000Z", "expires_at": "2026-11-20T12:01:00.000Z", "expires_in_ms": 37000 }"#,
         ),
         sometimes("locks_in_the_way", Type::Integer, "How many locks are in the way.", "1"),
@@ -180,8 +181,9 @@ pub(super) static FROZEN: Entry = Entry {
     members: &[
         always(
             "freeze",
-            Type::Object,
-            "The freeze: the `resource` it is on, `by` whom, the `reason`, `since` and `until`.",
+            Type::ObjectOrNull,
+            "The freeze: the `resource` it is on, `by` whom, the `reason`, `since` and `until`. \
+             `null` where the API behind the server does not show the resource to you.",
             r#"{ "resource": "/v1/flags", "by": "carol", "reason": "release freeze", "since": "2026-11-20T09:00:00.000Z", "until": "2026-11-20T18:00:00.000Z" }"#,
         ),
         always(

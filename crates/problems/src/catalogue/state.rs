@@ -15,6 +15,8 @@ pub(super) static NOT_FOUND: Entry = Entry {
         "A list is asked for at a path that has neither a document nor children.",
         "A path in the server's own space is none that it has, or names a lock or a problem that \
          it does not know.",
+        "The server asks the API behind it about its callers (identity mode `digest`), and that API \
+         has nothing at the path whose lock is asked for, or does not tell this caller.",
     ],
     caller: "Check the path: upper and lower case count, and so does every character. To create \
              the document, use `PUT`, or `POST` to its collection.",

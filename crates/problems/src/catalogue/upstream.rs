@@ -25,6 +25,9 @@ pub(super) static UPSTREAM_UNREACHABLE: Entry = Entry {
         "The upstream closed the connection, or sent what is no HTTP, after the request was on \
          its way. Then nobody knows what became of it (`outcome` is `unknown`, and `retryable` \
          `after-change`).",
+        "The API could not say whether the caller may see a resource whose lock is asked for \
+         (identity mode `digest`): it could not be reached, or answered with 429 or 5xx. Nothing \
+         was done.",
     ],
     caller: "With `not_sent`, send the same request again. With `unknown`, read the resource \
              first; a lock that you hold you still hold, and it goes to nobody else while your \
@@ -46,7 +49,7 @@ pub(super) static UPSTREAM_UNREACHABLE: Entry = Entry {
     members: &[OUTCOME],
     headers: &[field(
         "Retry-After",
-        "When to send it again, in seconds; only where nothing was sent.",
+        "When to send it again, in seconds; only where nothing was sent, or done.",
         "1",
     )],
     follows: &[rfc(9110, "15.6.3", "502 Bad Gateway")],
@@ -62,6 +65,8 @@ pub(super) static UPSTREAM_TIMEOUT: Entry = Entry {
     sent_when: &[
         "A whole `upstream_timeout` has passed in which the upstream neither took more of \
                   the request nor sent anything of an answer.",
+        "The same while it was asked whether the caller may see a resource whose lock is asked \
+         for (identity mode `digest`): then nothing was done, and `outcome` is `not_sent`.",
     ],
     caller: "Read the resource before you go on. A lock that you hold you still hold. Nobody else \
              is granted it before `drain_time` has passed, in which the write may still land.",

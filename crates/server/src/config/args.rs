@@ -77,7 +77,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "PATHS", env = "LEASEHOLD_ACCEPT_ODD_PATHS")]
     pub accept_odd_paths: Option<String>,
 
-    /// How callers are told apart: anonymous, keys, header or jwt [default: anonymous]
+    /// How callers are told apart: anonymous, keys, header, jwt, digest or certificate [default: anonymous]
     ///
     /// `anonymous`: everyone is the same caller with every permission, and the token alone proves
     /// who holds a lock. Then the server listens on loopback only, unless told otherwise.

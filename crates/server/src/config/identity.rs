@@ -14,31 +14,43 @@ use super::IdentityMode;
 use super::errors::{Mistakes, Place};
 use super::section::{Found, Section};
 use super::values::Value;
-use crate::identity::{HeaderSettings, JwksSource, JwtSettings, RoleMap, RoleName, Settings};
+use crate::identity::{
+    self, CertificateSettings, DigestSettings, HeaderSettings, JwksSource, JwtSettings, NameKind,
+    RoleMap, RoleName, Settings,
+};
 
 /// The keys that each mode has beside `mode` itself.
-const KEYS: [(&str, &[IdentityMode]); 14] = [
+const KEYS: [(&str, &[IdentityMode]); 18] = [
     ("allow_remote_anonymous", &[IdentityMode::Anonymous]),
     ("key_header", &[IdentityMode::Keys]),
     ("header", &[IdentityMode::Header]),
     ("role_header", &[IdentityMode::Header]),
     ("trusted_proxies", &[IdentityMode::Header]),
     ("jwks", &[IdentityMode::Jwt]),
+    ("jwks_ca", &[IdentityMode::Jwt]),
     ("algorithms", &[IdentityMode::Jwt]),
     ("issuer", &[IdentityMode::Jwt]),
     ("audience", &[IdentityMode::Jwt]),
     ("leeway", &[IdentityMode::Jwt]),
     ("principal_claim", &[IdentityMode::Jwt]),
     ("role_claim", &[IdentityMode::Jwt]),
-    ("default_role", &[IdentityMode::Header, IdentityMode::Jwt]),
-    ("role", &[IdentityMode::Header, IdentityMode::Jwt]),
+    ("certificate_name", &[IdentityMode::Certificate]),
+    ("default_role", &[IdentityMode::Header, IdentityMode::Jwt, IdentityMode::Certificate]),
+    (
+        "role",
+        &[IdentityMode::Header, IdentityMode::Jwt, IdentityMode::Digest, IdentityMode::Certificate],
+    ),
+    ("credential_headers", &[IdentityMode::Digest]),
+    ("credential_cookies", &[IdentityMode::Digest]),
 ];
 
-const MODES: [(&str, IdentityMode); 4] = [
+const MODES: [(&str, IdentityMode); 6] = [
     ("anonymous", IdentityMode::Anonymous),
     ("keys", IdentityMode::Keys),
     ("header", IdentityMode::Header),
     ("jwt", IdentityMode::Jwt),
+    ("digest", IdentityMode::Digest),
+    ("certificate", IdentityMode::Certificate),
 ];
 
 /// The algorithms that may be allowed, by the names that tokens have for them.
@@ -72,9 +84,19 @@ pub(super) fn read(
     let known: Vec<&str> =
         std::iter::once("mode").chain(KEYS.iter().map(|(name, _)| *name)).collect();
     section.check_keys(&known, mistakes);
-    let mode = section
-        .read_or("mode", IdentityMode::Anonymous, mistakes, |value| value.choice(&MODES))
-        .value;
+    let found =
+        section.read_or("mode", IdentityMode::Anonymous, mistakes, |value| value.choice(&MODES));
+    let mode = found.value;
+    if mode == IdentityMode::Digest && !root.is_set("upstream") {
+        let message = "`identity.mode`: \"digest\" needs an `upstream`, which knows the callers; \
+                       set one, or use \"keys\"";
+        mistakes.add(&found.place, message);
+    }
+    if mode == IdentityMode::Certificate && !root.is_set("tls_client_ca") {
+        let message = "`identity.mode`: \"certificate\" needs `tls_client_ca`: who signs the \
+                       certificates of callers";
+        mistakes.add(&found.place, message);
+    }
     check_mode(&section, mode, mistakes);
     let allowed = section.read_or("allow_remote_anonymous", false, mistakes, Value::boolean).value;
     match mode {
@@ -90,6 +112,13 @@ pub(super) fn read(
         }
         IdentityMode::Header => header(&section, mistakes),
         IdentityMode::Jwt => jwt(&section, mistakes),
+        IdentityMode::Digest => digest(&section, mistakes),
+        IdentityMode::Certificate => Settings::Certificate(CertificateSettings {
+            name: section
+                .read_or("certificate_name", NameKind::CommonName, mistakes, name_kind)
+                .value,
+            map: roles(&section, &section.place(), mistakes),
+        }),
     }
 }
 
@@ -163,8 +192,18 @@ fn jwt(section: &Section<'_>, mistakes: &mut Mistakes) -> Settings {
     };
     let asymmetric = ALGORITHMS[..ASYMMETRIC].iter().map(|(_, algorithm)| *algorithm).collect();
     let nowhere = JwksSource::File(std::path::PathBuf::new());
+    let jwks = section.read_or("jwks", nowhere, mistakes, jwks);
+    let jwks_ca = section.read("jwks_ca", mistakes, Value::file);
+    if let Some(file) = &jwks_ca
+        && !jwks.value.is_https()
+        && jwks.place != Place::Settings
+    {
+        let message = "`identity.jwks_ca`: it is for a `jwks` that begins with https://";
+        mistakes.add(&file.place, message);
+    }
     Settings::Jwt(JwtSettings {
-        jwks: section.read_or("jwks", nowhere, mistakes, jwks).value,
+        jwks: jwks.value,
+        jwks_ca: jwks_ca.map(|found| found.value),
         algorithms: section.read_or("algorithms", asymmetric, mistakes, algorithms).value,
         issuer: section.read_or("issuer", String::new(), mistakes, text).value,
         audience: section.read_or("audience", Vec::new(), mistakes, audience).value,
@@ -172,6 +211,27 @@ fn jwt(section: &Section<'_>, mistakes: &mut Mistakes) -> Settings {
         principal_claim: section.read_or("principal_claim", "sub".to_owned(), mistakes, text).value,
         role_claim: section.read("role_claim", mistakes, text).map(|found| found.value),
         map: roles(section, &section.place(), mistakes),
+    })
+}
+
+fn digest(section: &Section<'_>, mistakes: &mut Mistakes) -> Settings {
+    let headers = section.read_or(
+        "credential_headers",
+        vec![http::header::AUTHORIZATION],
+        mistakes,
+        credential_headers,
+    );
+    let cookies = section.read_or("credential_cookies", Vec::new(), mistakes, cookie_names);
+    if headers.value.is_empty() && cookies.value.is_empty() {
+        let message = "`identity.credential_headers`: nobody could show credentials; name a field \
+                       here, or a cookie in `credential_cookies`";
+        mistakes.add(&headers.place, message);
+    }
+    let by_value = roles_by_value(section, principal_name, mistakes);
+    Settings::Digest(DigestSettings {
+        headers: headers.value,
+        cookies: cookies.value,
+        map: RoleMap { everyone: None, by_value },
     })
 }
 
@@ -188,10 +248,28 @@ fn roles(section: &Section<'_>, table: &Place, mistakes: &mut Mistakes) -> RoleM
     let everyone = section.read("default_role", mistakes, role_name);
     let everyone =
         everyone.map(|found| Role { permissions: found.value.permissions(), patterns: Vec::new() });
+    let by_value = roles_by_value(section, |text| Ok(text.to_owned()), mistakes);
+    if everyone.is_none()
+        && section.in_file("default_role").is_none()
+        && section.in_file("role").is_none()
+    {
+        let message = "nobody would be allowed anything; say what callers may do, with \
+                       `default_role` or with [[identity.role]]";
+        mistakes.add(table, message);
+    }
+    RoleMap { everyone, by_value }
+}
+
+/// The roles of those of whom a value is said that `read` takes.
+fn roles_by_value(
+    section: &Section<'_>,
+    read: impl Fn(&str) -> Result<String, String>,
+    mistakes: &mut Mistakes,
+) -> Vec<(String, Role)> {
     let mut by_value = Vec::new();
     for (place, given) in section.tables("role", "identity.role.", mistakes) {
         given.check_keys(&["value", "role", "paths"], mistakes);
-        let value = given.read("value", mistakes, |value| value.text("a text").map(str::to_owned));
+        let value = given.read("value", mistakes, |value| read(value.text("a text")?));
         let role = given.read("role", mistakes, role_name);
         let paths = given.read("paths", mistakes, Value::patterns);
         for key in ["value", "role"] {
@@ -204,15 +282,26 @@ fn roles(section: &Section<'_>, table: &Place, mistakes: &mut Mistakes) -> RoleM
             by_value.push((value.value, Role { permissions: role.value.permissions(), patterns }));
         }
     }
-    if everyone.is_none()
-        && section.in_file("default_role").is_none()
-        && section.in_file("role").is_none()
-    {
-        let message = "nobody would be allowed anything; say what callers may do, with \
-                       `default_role` or with [[identity.role]]";
-        mistakes.add(table, message);
+    by_value
+}
+
+fn principal_name(text: &str) -> Result<String, String> {
+    if identity::is_name(text) {
+        return Ok(text.to_owned());
     }
-    RoleMap { everyone, by_value }
+    Err(format!(
+        "`{text}` is not the name of a caller as `holder` tells it, such as \
+         \"digest:0123456789abcdef01234567\""
+    ))
+}
+
+fn name_kind(value: Value<'_>) -> Result<NameKind, String> {
+    value.choice(&[
+        ("common-name", NameKind::CommonName),
+        ("email", NameKind::Email),
+        ("uri", NameKind::Uri),
+        ("dns", NameKind::Dns),
+    ])
 }
 
 fn role_name(value: Value<'_>) -> Result<RoleName, String> {
@@ -239,6 +328,37 @@ fn own_header(value: Value<'_>) -> Result<HeaderName, String> {
         return Err(format!("`{text}` has a meaning already; expected {EXPECTED}"));
     }
     Ok(name)
+}
+
+/// The fields that the upstream reads credentials from, and gets as they came.
+fn credential_headers(value: Value<'_>) -> Result<Vec<HeaderName>, String> {
+    const EXPECTED: &str = "a list of header fields such as [\"Authorization\", \"X-Api-Key\"]";
+    let read = |text: &str| {
+        let name = HeaderName::try_from(text);
+        let name = name.map_err(|_| format!("`{text}` is no header field; expected {EXPECTED}"))?;
+        if name == http::header::COOKIE {
+            return Err("name the cookies in `credential_cookies`".to_owned());
+        }
+        let is_replaced = ["x-lock-", "x-forwarded-", "proxy-"];
+        if name != http::header::AUTHORIZATION && own_header(Value::Text(text)).is_err()
+            || is_replaced.iter().any(|begin| name.as_str().starts_with(begin))
+        {
+            return Err(format!("`{text}` carries no credentials; expected {EXPECTED}"));
+        }
+        Ok(name)
+    };
+    texts(value, EXPECTED)?.into_iter().map(read).collect()
+}
+
+fn cookie_names(value: Value<'_>) -> Result<Vec<String>, String> {
+    const EXPECTED: &str = "a list of cookies such as [\"session\"]";
+    let read = |text: &str| {
+        // A token, as the name of a field is (RFC 6265, section 4.1.1), and case counts.
+        HeaderName::try_from(text)
+            .map(|_| text.to_owned())
+            .map_err(|_| format!("`{text}` is no name of a cookie; expected {EXPECTED}"))
+    };
+    texts(value, EXPECTED)?.into_iter().map(read).collect()
 }
 
 fn networks(value: Value<'_>) -> Result<Vec<IpNet>, String> {

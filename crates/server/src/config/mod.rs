@@ -52,6 +52,10 @@ pub enum IdentityMode {
     Header,
     /// By a token that somebody else has signed.
     Jwt,
+    /// By the credentials that they show to the upstream.
+    Digest,
+    /// By the certificate that they connect with.
+    Certificate,
 }
 
 /// How much is logged.

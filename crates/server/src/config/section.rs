@@ -43,6 +43,12 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Whether `key` is set, in the file or by a flag.
+    pub(super) fn is_set(&self, key: &str) -> bool {
+        let name = format!("{}{key}", self.name);
+        self.in_file(key).is_some() || self.args.is_some_and(|args| args.setting(&name).is_some())
+    }
+
     /// The value in the file, and its place.
     pub(super) fn in_file(&self, key: &str) -> Option<(Place, &'a Spanned<DeValue<'a>>)> {
         let (source, table) = (self.source?, self.table?);

@@ -1,3 +1,5 @@
+mod identity;
+
 use std::io::Write as _;
 
 use leasehold_core::resource::Resource;
@@ -143,7 +145,7 @@ fn a_mistake_is_named_with_its_place_and_the_accepted_values() {
         ),
         (
             "[identity]\nmode = \"oidc\"",
-            "leasehold.toml:2:8: `identity.mode`: `oidc` is not \"anonymous\", \"keys\", \"header\" or \"jwt\"",
+            "leasehold.toml:2:8: `identity.mode`: `oidc` is not \"anonymous\", \"keys\", \"header\", \"jwt\", \"digest\" or \"certificate\"",
         ),
         (
             "[limits]\nmax_buffered = \"64MB\"",
@@ -462,81 +464,5 @@ fn a_burst_is_a_seconds_worth_and_nothing_without_a_rate() {
     ] {
         let said = mistakes(&format!("[limits]\n{text}"));
         assert!(said.starts_with(told), "{said}");
-    }
-}
-
-#[test]
-fn a_proxys_word_needs_its_field_its_address_and_roles() {
-    let header = "[identity]\nmode = \"header\"\n";
-    let config = from_text(&format!(
-        "{header}header = \"X-User\"\ntrusted_proxies = [\"::1\", \"10.0.0.0/8\"]\n\
-         default_role = \"reader\"\n[[identity.role]]\nvalue = \"ops\"\nrole = \"manager\"\n\
-         paths = [\"/a/**\"]"
-    ));
-    let Settings::Header(read) = config.unwrap().identity else { panic!("the mode is header") };
-    assert_eq!((read.name.as_str(), read.trusted.len()), ("x-user", 2));
-    assert!(read.map.everyone.is_some());
-    assert_eq!(read.map.by_value[0].0, "ops");
-    assert_eq!(read.map.by_value[0].1.patterns.len(), 1);
-    let told = mistakes(header);
-    for what in ["needs `header`", "needs `trusted_proxies`", "say what callers may do"] {
-        assert!(told.contains("leasehold.toml:2:1: ") && told.contains(what), "{told}");
-    }
-    let whole = format!("{header}default_role = \"reader\"\nheader = \"X-User\"\n");
-    for (text, what) in [
-        ("trusted_proxies = []", ":5:19: `identity.trusted_proxies`: nobody would be trusted"),
-        ("trusted_proxies = [\"10.0.0.0/33\"]", "`10.0.0.0/33` is neither an address nor"),
-        ("trusted_proxies = [\"::1\"]\nrole_header = \"Host\"", "`Host` has a meaning already"),
-        ("trusted_proxies = [\"::1\"]\nrole_header = \"a b\"", "`a b` is not the name of a header"),
-        ("trusted_proxies = [\"::1\"]\nkey_header = \"X-K\"", "is for the mode \"keys\""),
-        (
-            "trusted_proxies = [\"::1\"]\n[[identity.role]]\nrole = \"boss\"",
-            "`boss` is not \"reader\"",
-        ),
-        ("trusted_proxies = [\"::1\"]\n[[identity.role]]\nrole = \"admin\"", "has no `value`"),
-    ] {
-        let told = mistakes(&format!("{whole}{text}"));
-        assert!(told.contains(what), "{told}");
-    }
-    let told = mistakes("[identity]\nheader = \"X-User\"");
-    assert_eq!(told, "leasehold.toml:2:10: `identity.header` is for the mode \"header\"");
-}
-
-#[test]
-fn tokens_need_their_keys_their_issuer_and_their_audience() {
-    let jwt = "[identity]\nmode = \"jwt\"\n";
-    let whole = format!(
-        "{jwt}jwks = \"https://id.example/jwks.json\"\nissuer = \"https://id.example/\"\n\
-         default_role = \"reader\"\n"
-    );
-    let config = from_text(&format!("{whole}audience = \"leasehold\"")).unwrap();
-    let Settings::Jwt(read) = config.identity else { panic!("the mode is jwt") };
-    assert_eq!(read.jwks.to_string(), "https://id.example/jwks.json");
-    assert_eq!(read.audience, ["leasehold"]);
-    assert_eq!((read.leeway, &*read.principal_claim), (Duration::from_secs(60), "sub"));
-    let shared = |algorithm: &jsonwebtoken::Algorithm| format!("{algorithm:?}").starts_with("HS");
-    assert!(read.algorithms.len() == 9 && !read.algorithms.iter().any(shared));
-    let told = mistakes(jwt);
-    for what in ["needs `jwks`", "needs `issuer`", "needs `audience`", "say what callers may do"] {
-        assert!(told.contains(what), "{told}");
-    }
-    for (text, what) in [
-        ("audience = 1", ":6:12: `identity.audience`: expected a text or a list of texts"),
-        ("audience = []\nalgorithms = []", "no token would count"),
-        ("audience = []\nalgorithms = [\"none\"]", "`none` is not \"RS256\", "),
-        ("audience = []\nleeway = \"1h\"", ":7:10: `identity.leeway`: expected at most 10m"),
-        ("audience = []\nheader = \"X-User\"", "`identity.header` is for the mode \"header\""),
-        ("audience = []\nprincipal_claim = \"\"", "expected a text that is not empty"),
-    ] {
-        let told = mistakes(&format!("{whole}{text}"));
-        assert!(told.contains(what), "{told}");
-    }
-    for (jwks, what) in [
-        ("ftp://id.example/", "`ftp://id.example/` is not the path of a file, or an address"),
-        ("https://a:hunter2@id.example/", "an address with a password in it is not taken"),
-        ("", "expected the path of a file"),
-    ] {
-        let told = mistakes(&whole.replace("https://id.example/jwks.json", jwks));
-        assert!(told.contains(what) && !told.contains("hunter2"), "{told}");
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Deliberately absent: redirections. Keys come from the address that the operator has named.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+
+use crate::tls;
 
 /// The longest that it may take.
 const TIME: Duration = Duration::from_secs(5);
@@ -36,10 +39,10 @@ pub(super) struct Fetch {
 
 impl Fetch {
     /// From this address, which is `http` or `https` and has a host. With `https` the authorities
-    /// that the system trusts count.
-    pub(super) fn new(uri: Uri) -> Result<Self, Failure> {
+    /// in the file `ca` count, or those that the system trusts.
+    pub(super) fn new(uri: Uri, ca: Option<&Path>) -> Result<Self, Failure> {
         let tls = match uri.scheme_str() {
-            Some("https") => Some(connector()?),
+            Some("https") => Some(connector(ca)?),
             _ => None,
         };
         Ok(Self { uri, tls })
@@ -100,13 +103,20 @@ impl Fetch {
     }
 }
 
-fn connector() -> Result<TlsConnector, Failure> {
-    let mut trusted = RootCertStore::empty();
-    // A system may have one among many that nobody can use.
-    trusted.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if trusted.is_empty() {
-        return Err("no authority is trusted: there are no root certificates on this system".into());
-    }
+fn connector(ca: Option<&Path>) -> Result<TlsConnector, Failure> {
+    let trusted = match ca {
+        Some(path) => tls::authorities("identity.jwks_ca", path)?,
+        None => {
+            let mut trusted = RootCertStore::empty();
+            // A system may have one among many that nobody can use.
+            trusted.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            if trusted.is_empty() {
+                let what = "no authority is trusted: there are no root certificates on this system";
+                return Err(what.into());
+            }
+            trusted
+        }
+    };
     let mut config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()?
         .with_root_certificates(trusted)

@@ -6,7 +6,7 @@
 //!   cannot make this server ask more often.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +31,14 @@ pub enum JwksSource {
     File(PathBuf),
     /// An address, `http` or `https`.
     Url(Uri),
+}
+
+impl JwksSource {
+    /// Whether they come over TLS.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        matches!(self, Self::Url(uri) if uri.scheme_str() == Some("https"))
+    }
 }
 
 impl fmt::Display for JwksSource {
@@ -77,14 +85,18 @@ impl fmt::Debug for KeySet {
 
 impl KeySet {
     /// The keys from `source`: at once from a file, and none yet from an address.
-    pub(super) fn open(source: JwksSource) -> Result<Self, JwksError> {
+    /// With an address that is `https`, the authorities in the file `ca` are trusted, or those of
+    /// the system.
+    pub(super) fn open(source: JwksSource, ca: Option<&Path>) -> Result<Self, JwksError> {
         let failed = |cause| JwksError { source_name: source.to_string(), cause };
         let (fetch, keys) = match &source {
             JwksSource::File(path) => {
                 let read = std::fs::read(path).map_err(|error| failed(error.into()))?;
                 (None, parse(&read).map_err(failed)?)
             }
-            JwksSource::Url(uri) => (Some(Fetch::new(uri.clone()).map_err(failed)?), Vec::new()),
+            JwksSource::Url(uri) => {
+                (Some(Fetch::new(uri.clone(), ca).map_err(failed)?), Vec::new())
+            }
         };
         let keys = ArcSwap::from_pointee(keys);
         Ok(Self { source, fetch, keys, due: Mutex::default() })

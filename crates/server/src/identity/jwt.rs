@@ -5,6 +5,7 @@
 //! without a signature never does. The token goes on to what stands behind the server, which may
 //! want it too.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
@@ -22,6 +23,8 @@ use super::roles::{RoleMap, principal};
 pub struct JwtSettings {
     /// Where the keys come from.
     pub jwks: JwksSource,
+    /// The authorities that sign the certificate of whoever serves them; none: the system's.
+    pub jwks_ca: Option<PathBuf>,
     /// The algorithms that count. Never empty.
     pub algorithms: Vec<Algorithm>,
     /// Who issues the tokens.
@@ -47,7 +50,7 @@ pub(super) struct Jwt {
 
 impl Jwt {
     pub(super) fn open(settings: JwtSettings) -> Result<Self, JwksError> {
-        let keys = KeySet::open(settings.jwks.clone())?;
+        let keys = KeySet::open(settings.jwks.clone(), settings.jwks_ca.as_deref())?;
         Ok(Self { settings, keys })
     }
 

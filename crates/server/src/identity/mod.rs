@@ -2,10 +2,13 @@
 //!
 //! In anonymous mode nobody is asked. In keys mode everybody shows an API key, and the principal
 //! is the key's name. In header mode a proxy in front says who it is, in JWT mode a token that
-//! somebody else has signed. What a caller may do is in the key's roles, or follows from what the
+//! somebody else has signed, in certificate mode the connection's client certificate. In digest mode nobody here knows: callers are named after the
+//! credentials that they show to the upstream, and the upstream is asked. What a caller may do is in the key's roles, or follows from what the
 //! proxy or the token says of it; whether that is enough is decided where the request is
 //! understood.
 
+mod certificate;
+mod digest;
 mod fetch;
 mod header;
 mod jwks;
@@ -17,15 +20,23 @@ mod store;
 
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use http::request::Parts;
 use leasehold_core::caller::Caller;
+use leasehold_engine::token::TokenKeyError;
+use leasehold_guard::call::Credentials;
 use leasehold_problems::{Name, Problem};
 
+pub use self::certificate::{CertificateSettings, ClientCertificate, NameKind};
+use self::digest::Digest;
+pub use self::digest::DigestSettings;
+pub(crate) use self::digest::is_name;
 pub use self::header::HeaderSettings;
 pub use self::jwks::{JwksError, JwksSource};
 use self::jwt::Jwt;
@@ -59,6 +70,19 @@ pub enum Settings {
     Header(HeaderSettings),
     /// By a signed token.
     Jwt(JwtSettings),
+    /// By what they show to the upstream.
+    Digest(DigestSettings),
+    /// By the certificate that they connect with.
+    Certificate(CertificateSettings),
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Its address.
+    pub address: IpAddr,
+    /// The certificate that it has shown, where one was asked for.
+    pub certificate: Option<ClientCertificate>,
 }
 
 /// Why callers cannot be told apart.
@@ -70,6 +94,9 @@ pub enum IdentityError {
     /// The keys that tokens are signed with cannot be read.
     #[error("`identity.jwks` cannot be used")]
     Jwks(#[from] JwksError),
+    /// The secret that callers are named with cannot be read or made.
+    #[error("callers cannot be named after their credentials")]
+    Principals(#[from] TokenKeyError),
 }
 
 impl Settings {
@@ -81,6 +108,8 @@ impl Settings {
             Self::Keys { .. } => IdentityMode::Keys,
             Self::Header(_) => IdentityMode::Header,
             Self::Jwt(_) => IdentityMode::Jwt,
+            Self::Digest(_) => IdentityMode::Digest,
+            Self::Certificate(_) => IdentityMode::Certificate,
         }
     }
 }
@@ -98,13 +127,16 @@ enum Mode {
     Keys { ring: KeyRing, header: Option<HeaderName> },
     Header(HeaderSettings),
     Jwt(Jwt),
+    Digest(Digest),
+    Certificate(CertificateSettings),
 }
 
 impl Identity {
-    /// The identity of these settings, with the keys of the data folder `data` where it has some.
+    /// The identity of these settings, with the keys and secrets of the data folder `data` where
+    /// it has some.
     ///
     /// # Errors
-    /// When there are keys and they cannot be read.
+    /// When there are some and they cannot be read.
     pub fn open(settings: Settings, data: &Path) -> Result<Self, IdentityError> {
         let mode = match settings {
             Settings::Anonymous => Mode::Anonymous(Caller::anonymous()),
@@ -113,6 +145,8 @@ impl Identity {
             }
             Settings::Header(settings) => Mode::Header(settings),
             Settings::Jwt(settings) => Mode::Jwt(Jwt::open(settings)?),
+            Settings::Digest(settings) => Mode::Digest(Digest::open(settings, data)?),
+            Settings::Certificate(settings) => Mode::Certificate(settings),
         };
         Ok(Self { mode, started: Instant::now() })
     }
@@ -152,7 +186,11 @@ impl Identity {
     pub fn trusts(&self, peer: IpAddr) -> bool {
         match &self.mode {
             Mode::Header(settings) => settings.trusts(peer),
-            Mode::Anonymous(_) | Mode::Keys { .. } | Mode::Jwt(_) => false,
+            Mode::Anonymous(_)
+            | Mode::Keys { .. }
+            | Mode::Jwt(_)
+            | Mode::Digest(_)
+            | Mode::Certificate(_) => false,
         }
     }
 
@@ -164,17 +202,32 @@ impl Identity {
         }
     }
 
-    /// Who sends a request with these fields from this address.
+    /// Who sends a request with these fields from this end of a connection.
     ///
     /// # Errors
     /// `401 unauthenticated` without credentials that are known; `400 malformed-request` with
     /// several; `403 forbidden` from an address whose word does not count.
-    pub fn authenticate(&self, headers: &HeaderMap, peer: IpAddr) -> Result<Caller, Box<Problem>> {
+    pub fn authenticate(&self, headers: &HeaderMap, peer: &Peer) -> Result<Caller, Box<Problem>> {
         match &self.mode {
             Mode::Anonymous(caller) => Ok(caller.clone()),
             Mode::Keys { ring, header } => self.by_key(ring, header.as_ref(), headers),
-            Mode::Header(settings) => settings.authenticate(headers, peer),
+            Mode::Header(settings) => settings.authenticate(headers, peer.address),
             Mode::Jwt(jwt) => jwt.authenticate(headers),
+            Mode::Digest(digest) => digest.authenticate(headers),
+            Mode::Certificate(settings) => settings.authenticate(peer.certificate.as_ref()),
+        }
+    }
+
+    /// What the upstream is asked with about `caller`, who has sent a request with this head; none
+    /// where it is known here who calls.
+    pub fn credentials(&self, head: &Parts, caller: &Caller) -> Option<Arc<Credentials>> {
+        match &self.mode {
+            Mode::Digest(digest) => Some(Arc::new(digest.credentials(head, caller))),
+            Mode::Anonymous(_)
+            | Mode::Keys { .. }
+            | Mode::Header(_)
+            | Mode::Jwt(_)
+            | Mode::Certificate(_) => None,
         }
     }
 
@@ -271,7 +324,8 @@ fn is_fetch(headers: &HeaderMap) -> bool {
 mod tests {
     use super::*;
 
-    const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+    const PEER: &Peer =
+        &Peer { address: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), certificate: None };
 
     fn challenges(problem: &Problem) -> Vec<&str> {
         let fields = problem.headers.iter().filter(|(name, _)| name == WWW_AUTHENTICATE);

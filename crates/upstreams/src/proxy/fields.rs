@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use http::header::{
-    CONNECTION, EXPECT, FORWARDED, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::request::Parts;
@@ -65,6 +65,9 @@ pub(super) fn outgoing(
     };
     drop_hop_by_hop(&mut head.headers);
     drop_claims(&mut head.headers);
+    if head.version == Version::HTTP_2 {
+        join_cookies(&mut head.headers);
+    }
     // Answered here: the client is asked for its body when the upstream takes it.
     head.headers.remove(EXPECT);
     let host = host_of(&head.uri, &head.headers, authority);
@@ -144,6 +147,21 @@ fn drop_hop_by_hop(headers: &mut HeaderMap) {
         members(headers, &CONNECTION).filter_map(|name| name.parse().ok()).collect();
     for name in named.iter().chain(&HOP_BY_HOP) {
         headers.remove(name);
+    }
+}
+
+/// Makes one `Cookie` of several: HTTP/2 may split it, and HTTP/1.1 knows but one (RFC 9113, section
+/// 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut parts = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+    let (Some(first), Some(second)) = (parts.next(), parts.next()) else { return };
+    let mut joined = first.to_vec();
+    for part in std::iter::once(second).chain(parts) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(part);
+    }
+    if let Ok(joined) = HeaderValue::from_bytes(&joined) {
+        headers.insert(COOKIE, joined);
     }
 }
 
@@ -308,6 +326,13 @@ mod tests {
         assert_eq!(names, kept);
         assert_eq!(headers["te"], "trailers");
         assert_eq!(headers["connection"], "te");
+    }
+
+    #[test]
+    fn the_upstream_gets_one_field_of_cookies() {
+        let headers = sent(&[("Cookie", "a=1"), ("Cookie", "b=2; c=3"), ("Cookie", "a=4")]);
+        let cookies: Vec<_> = headers.get_all("cookie").iter().collect();
+        assert_eq!(cookies, ["a=1; b=2; c=3; a=4"]);
     }
 
     #[test]

@@ -11,7 +11,8 @@
 //! Modules in reading order: where the upstream is ([`origin`]) and how it is reached ([`tls`],
 //! [`connect`], [`pool`], [`site`]), what becomes of header fields ([`fields`]), whom an exchange waits for
 //! ([`pace`]), one request ([`exchange`]) and its answer ([`answer`]), what can go wrong
-//! ([`fault`]), and connections that become something else ([`tunnel`]).
+//! ([`fault`]), connections that become something else ([`tunnel`]), and whether the upstream shows
+//! something to a caller ([`sight`]).
 
 mod answer;
 mod connect;
@@ -21,6 +22,7 @@ mod fields;
 mod origin;
 mod pace;
 mod pool;
+mod sight;
 mod site;
 mod tls;
 mod tunnel;
@@ -48,6 +50,7 @@ use tokio_util::sync::CancellationToken;
 use self::answer::{AnswerBody, Ended};
 use self::exchange::Begun;
 use self::fault::Failure;
+use self::sight::Seen;
 use self::site::Sites;
 
 pub use self::fault::Fault;
@@ -92,6 +95,7 @@ pub struct Options {
 /// The upstream.
 pub struct Proxy {
     shared: Arc<Shared>,
+    seen: Seen,
 }
 
 struct Shared {
@@ -116,7 +120,8 @@ impl Proxy {
         let most = options.max_tunnels.min(Semaphore::MAX_PERMITS);
         let tunnels = Arc::new(Semaphore::new(most));
         let sites = Sites::new(options.origin.as_ref(), options.timeout);
-        Self { shared: Arc::new(Shared { options, sites, tunnels }) }
+        let shared = Arc::new(Shared { options, sites, tunnels });
+        Self { shared, seen: Seen::default() }
     }
 
     /// Makes upstreams known: the one for everything, and each that a [`Route`] may name. Those

@@ -51,6 +51,7 @@ fn settings(root: &TempDir) -> JwtSettings {
     let role = |role: RoleName| Role { permissions: role.permissions(), patterns: Vec::new() };
     JwtSettings {
         jwks: JwksSource::File(root.path().join("jwks.json")),
+        jwks_ca: None,
         algorithms: vec![Algorithm::ES256, Algorithm::RS256],
         issuer: "https://id.example/".to_owned(),
         audience: vec!["leasehold".to_owned()],
