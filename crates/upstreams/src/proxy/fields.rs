@@ -230,7 +230,8 @@ fn forwarded(headers: &mut HeaderMap, arrival: &Arrival, host: &HeaderValue) {
     headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
 }
 
-fn tell_lock(headers: &mut HeaderMap, lock: &Subject) {
+/// Tells whom a write goes to which lock it was let through under.
+pub fn tell_lock(headers: &mut HeaderMap, lock: &Subject) {
     headers.insert("x-lock-fence", HeaderValue::from(lock.fence.0));
     if let Ok(id) = HeaderValue::from_str(&lock.lock_id.to_string()) {
         headers.insert("x-lock-id", id);
@@ -241,7 +242,8 @@ fn tell_lock(headers: &mut HeaderMap, lock: &Subject) {
 }
 
 /// A name as a header field can carry it: every byte that is not visible ASCII, and `%`, as `%XX`.
-fn encoded(name: &str) -> String {
+#[must_use]
+pub fn encoded(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     for byte in name.bytes() {
         match byte {

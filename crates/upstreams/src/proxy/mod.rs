@@ -51,7 +51,7 @@ use self::fault::Failure;
 use self::site::Sites;
 
 pub use self::fault::Fault;
-pub use self::fields::Arrival;
+pub use self::fields::{Arrival, encoded, tell_lock};
 pub use self::origin::Origin;
 pub use self::site::Route;
 pub use self::tls::{TlsError, TlsFiles};
