@@ -35,6 +35,7 @@ use leasehold_upstreams::proxy::{Arrival as CameFrom, Route, Streamed};
 
 use crate::behind::{Behind, route};
 use crate::browser::Browsers;
+use crate::check::{self, Refusing};
 use crate::discard::discarding;
 use crate::identity::{ClientCertificate, Identity, Peer};
 use crate::judge::{Judged, Setting};
@@ -124,6 +125,7 @@ struct Seen {
     resource: Option<Resource>,
     principal: Option<Principal>,
     standing: Option<Standing>,
+    refusing: Option<Refusing>,
 }
 
 impl App {
@@ -176,7 +178,7 @@ impl App {
                     self.dispatch(Request::from_parts(head, body), admin, arrival, &mut seen).await;
                 let mut response = match answered.and_then(|response| self.fit(&method, response)) {
                     Ok(response) => response,
-                    Err(problem) => self.refuse(&problem, &path, id.as_str(), &method, &seen),
+                    Err(problem) => self.refuse(*problem, &path, id.as_str(), &method, &seen),
                 };
                 if let Some(standing) = &seen.standing {
                     standing.tell(response.headers_mut());
@@ -255,13 +257,23 @@ impl App {
             return Err(Box::new(Problem::new(Name::UriTooLong, detail)));
         }
         let path = Resource::parse(head.uri.path());
-        let own = path.as_ref().ok().and_then(|path| self.own(path)).map(str::to_owned);
+        let by_path = check::by_path(&self.prefix, head.uri.path());
+        let own = by_path.or_else(|| path.as_ref().ok().and_then(|path| self.own(path)));
+        let own = own.map(str::to_owned);
+        let by_fields = own.as_deref() == Some("check");
+        if by_path.is_some() || by_fields {
+            seen.refusing = Some(Refusing::of(&self.prefix, &head));
+        }
         let judged = match own {
             None if !admin => Some(self.judge(&path, &head)?),
             _ => None,
         };
         let passes_on = matches!(judged, Some(Ok((Judged::Read(_) | Judged::Write(..), _))));
-        self.browsers.check(&head, passes_on)?;
+        // No page can make a browser send the fields of a check, and `Origin` beside them is of
+        // the request that is asked about.
+        if !by_fields {
+            self.browsers.check(&head, passes_on)?;
+        }
         let public = own.as_deref().is_some_and(|rest| crate::own_space::is_public(rest, admin));
         let (caller, credentials) = if public {
             (leasehold_core::caller::Caller::anonymous(), None)
@@ -391,15 +403,20 @@ impl App {
 
     fn refuse(
         &self,
-        problem: &Problem,
+        mut problem: Problem,
         path: &str,
         request_id: &str,
         method: &Method,
         seen: &Seen,
     ) -> Response<Body> {
-        // A path that was too long to be read is not repeated either; a target is ASCII.
-        let instance = path.get(..MAX_TARGET).unwrap_or(path);
+        let about = seen.refusing.as_ref().and_then(|refusing| refusing.instance.as_deref());
+        let instance = about.unwrap_or(path);
+        // A path that was too long to be read is not repeated either.
+        let instance = instance.get(..MAX_TARGET).unwrap_or(instance);
         let told = Told { instance, request_id, prefix: &self.prefix };
+        if let Some(refusing) = &seen.refusing {
+            problem = refusing.tell(problem, &told);
+        }
         let mut response = problem.to_response(&told).map(full);
         if *method == Method::HEAD {
             response = response.map(|_| empty());

@@ -1,8 +1,16 @@
 //! `/-/check`: may this request pass? For proxies that ask before they pass it on.
+//!
+//! The proxy says which request it means in one of two ways: in fields, beside those of the request,
+//! or (`/-/check/v1/flags/7`) with the request's own method and its path after that of the check.
+//! Clients can send the same fields, so where the proxy's word cannot be told from theirs, nothing
+//! passes.
+//!
+//! Deliberately absent: a pin. Nothing says when the write has ended that was let through.
 
 use std::sync::Arc;
 
-use http::header::{HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Uri};
 use leasehold_core::caller::Permission;
 use leasehold_core::resource::Resource;
@@ -14,7 +22,8 @@ use leasehold_guard::body::{Body, empty};
 use leasehold_guard::call::Call;
 use leasehold_guard::telling::{Telling, write_refusal_name};
 use leasehold_guard::upstream::Answer;
-use leasehold_problems::{Name, Problem};
+use leasehold_problems::{Context, Name, Problem};
+use leasehold_upstreams::proxy::{encoded, tell_lock};
 
 use crate::app::App;
 use crate::judge::{Judged, Setting};
@@ -22,28 +31,141 @@ use crate::judge::{Judged, Setting};
 const STATUS: HeaderName = HeaderName::from_static("x-leasehold-status");
 const PROBLEM: HeaderName = HeaderName::from_static("x-leasehold-problem");
 const HOLDER: HeaderName = HeaderName::from_static("x-leasehold-holder");
+const DOCUMENT: HeaderName = HeaderName::from_static("x-leasehold-document");
+
+/// The longest problem document that is told in a field. nginx reads heads of 4 KiB, unless it is
+/// told to read longer ones.
+const MAX_DOCUMENT: usize = 3072;
+
+/// What follows the prefix in the path of a check that has the path it asks about in its own, as
+/// Envoy sends it. That one may be no resource, so nothing here is decoded.
+pub(crate) fn by_path<'p>(prefix: &str, path: &'p str) -> Option<&'p str> {
+    path.strip_prefix(prefix).filter(|rest| rest.starts_with("check/"))
+}
+
+/// How a check is told that it may not pass, whoever refuses it: its caller may not be known, or
+/// send too much.
+#[derive(Debug)]
+pub(crate) struct Refusing {
+    /// The path of the request that is asked about.
+    pub(crate) instance: Option<String>,
+    deny: Option<StatusCode>,
+}
+
+impl Refusing {
+    /// What the head of a check says of that.
+    pub(crate) fn of(prefix: &str, head: &Parts) -> Self {
+        let question = Question::of(prefix, head);
+        let deny = match by_path(prefix, head.uri.path()) {
+            Some(_) => None,
+            None => deny(head).ok().flatten(),
+        };
+        let instance = question.ok().map(|question| question.uri.path().to_owned());
+        Self { instance, deny }
+    }
+
+    /// The refusal as the proxy is told.
+    pub(crate) fn tell(&self, problem: Problem, context: &Context<'_>) -> Problem {
+        match self.deny {
+            Some(status) => denied(problem, status, context),
+            None => problem,
+        }
+    }
+}
+
+/// A request that a proxy asks about.
+struct Question {
+    method: Method,
+    uri: Uri,
+    /// Whether the proxy knows by itself what is about a lock or the server's own, so that nothing
+    /// of that goes to the API.
+    is_own_denied: bool,
+}
+
+impl Question {
+    /// The one that this is the head of a check for.
+    fn of(prefix: &str, head: &Parts) -> Result<Self, Box<Problem>> {
+        match by_path(prefix, head.uri.path()) {
+            Some(_) => Self::by_path(prefix, head),
+            None => Self::by_fields(head),
+        }
+    }
+
+    /// One whose target follows the path of the check, and whose method is that of the check.
+    fn by_path(prefix: &str, head: &Parts) -> Result<Self, Box<Problem>> {
+        let uri = head
+            .uri
+            .path_and_query()
+            .and_then(|target| target.as_str().strip_prefix(prefix)?.strip_prefix("check"))
+            .and_then(|target| target.parse().ok())
+            .ok_or_else(|| malformed("path", "The target that is asked for is none."))?;
+        Ok(Self { method: head.method.clone(), uri, is_own_denied: true })
+    }
+
+    /// One that is told in fields.
+    fn by_fields(head: &Parts) -> Result<Self, Box<Problem>> {
+        let (by, method) = field(&head.headers, ["X-Forwarded-Method", "X-Original-Method"])?;
+        let (name, target) = field(&head.headers, ["X-Forwarded-Uri", "X-Original-URI"])?;
+        deny(head)?;
+        let method = Method::from_bytes(method.as_bytes())
+            .map_err(|_| malformed(by, "The method that is asked for is none."))?;
+        // RFC 9112, section 3.2: no target has a fragment. Who reads one as a part of the path
+        // could be led on by it to another.
+        let uri = Some(target.as_bytes())
+            .filter(|target| !target.contains(&b'#'))
+            .and_then(|target| Uri::try_from(target).ok())
+            .ok_or_else(|| malformed(name, "The target that is asked for is none."))?;
+        let is_own_denied = match query(head, "own").as_deref() {
+            None => false,
+            Some("deny") => true,
+            Some(_) => return Err(malformed("own", "`own` can only be `deny`.")),
+        };
+        Ok(Self { method, uri, is_own_denied })
+    }
+}
+
+/// What one of two fields says, and which. The proxy sends one of them; the other one could be its
+/// client's, so what does not agree counts for nothing.
+fn field<'h>(
+    headers: &'h HeaderMap,
+    names: [&'static str; 2],
+) -> Result<(&'static str, &'h HeaderValue), Box<Problem>> {
+    let all = |name| headers.get_all(name).iter().map(move |value| (name, value));
+    let mut found = names.into_iter().flat_map(all);
+    let [first, second] = names;
+    let Some((name, value)) = found.next() else {
+        let detail = format!("{first} or {second} has to say which request is asked for.");
+        return Err(malformed(first, detail));
+    };
+    if let Some((other, _)) = found.find(|(_, other)| *other != value) {
+        let detail = format!(
+            "{name} and {other} say different things: the proxy has to set one of {first} and \
+             {second}, once, and remove the other."
+        );
+        return Err(malformed(other, detail));
+    }
+    Ok((name, value))
+}
+
+fn deny(head: &Parts) -> Result<Option<StatusCode>, Box<Problem>> {
+    let Some(text) = query(head, "deny") else { return Ok(None) };
+    text.parse::<u16>()
+        .ok()
+        .filter(|status| (400..500).contains(status))
+        .and_then(|status| StatusCode::from_u16(status).ok())
+        .map(Some)
+        .ok_or_else(|| malformed("deny", "`deny` is no status from 400 to 499."))
+}
 
 impl App {
     pub(crate) async fn check(&self, request: Request<Body>, call: &Call) -> Answer {
-        let (head, _) = request.into_parts();
-        let deny = match query(&head, "deny").as_deref() {
-            None => None,
-            Some(text) => Some(
-                text.parse::<u16>()
-                    .ok()
-                    .filter(|status| (400..500).contains(status))
-                    .and_then(|status| StatusCode::from_u16(status).ok())
-                    .ok_or_else(|| malformed("deny", "`deny` is no status from 400 to 499."))?,
-            ),
-        };
-        self.checked(head, call).await.map_err(|problem| match deny {
-            Some(status) => Box::new(denied(*problem, status)),
-            None => problem,
-        })
+        let (mut head, _) = request.into_parts();
+        let question = Question::of(&self.prefix, &head)?;
+        self.checked(&question, &mut head, call).await
     }
 
-    async fn checked(&self, mut head: http::request::Parts, call: &Call) -> Answer {
-        let (method, uri) = forwarded(&head)?;
+    async fn checked(&self, question: &Question, head: &mut Parts, call: &Call) -> Answer {
+        let Question { method, uri, .. } = question;
         let rules = self.rules.load_full();
         let setting =
             Setting { rules: &rules, prefix: &self.prefix, lock_suffix: &self.lock_suffix };
@@ -51,10 +173,10 @@ impl App {
         let path = path.as_ref().map_err(Clone::clone);
         // What is about a lock, or the server's own, is no write.
         if setting.is_own(path) {
-            return Ok(passed());
+            return own(question);
         }
-        match setting.judge(path, &method, &uri, &head.headers)? {
-            Judged::Lock(..) => Ok(passed()),
+        match setting.judge(path, method, uri, &head.headers)? {
+            Judged::Lock(..) => own(question),
             Judged::Read(located) => {
                 match located {
                     Some(located) => call.need(Permission::Read, &located.resource)?,
@@ -64,35 +186,30 @@ impl App {
             }
             Judged::Write(located, targets) => {
                 let call = &Call { asked: Some(Arc::new(located.asked)), ..call.clone() };
-                self.checked_write(&method, located.resource, targets, &mut head, call).await
+                self.checked_write(question, located.resource, targets, head, call).await
             }
         }
     }
 
     async fn checked_write(
         &self,
-        method: &Method,
+        question: &Question,
         resource: Resource,
         targets: Vec<Target>,
-        head: &mut http::request::Parts,
+        head: &mut Parts,
         call: &Call,
     ) -> Answer {
         call.need(Permission::Write, &resource)?;
         call.need_to_write(&targets)?;
         let claims = self.guard.claims(call, head, &resource).await?;
-        let method: Arc<str> = Arc::from(method.as_str());
+        let method: Arc<str> = Arc::from(question.method.as_str());
         let write = self.guard.judged(call, method, resource.clone(), targets, &claims)?;
         let name = |refusal: &_| write_refusal_name(refusal).entry().name;
         match self.engine.check_for_proxy(&write, name).await {
             Ok(lock) => {
                 let mut response = passed();
                 if let Some(lock) = lock {
-                    let headers = response.headers_mut();
-                    headers.insert("x-lock-fence", HeaderValue::from(lock.fence.0));
-                    let id = HeaderValue::from_str(&lock.lock_id.to_string());
-                    id.map(|id| headers.insert("x-lock-id", id)).ok();
-                    let holder = HeaderValue::from_str(lock.holder.as_str());
-                    holder.map(|holder| headers.insert("x-lock-holder", holder)).ok();
+                    tell_lock(response.headers_mut(), &lock);
                 }
                 Ok(response)
             }
@@ -125,35 +242,21 @@ fn passed() -> Response<Body> {
     Response::new(empty())
 }
 
-/// The method and target that the proxy asks about.
-fn forwarded(head: &http::request::Parts) -> Result<(Method, Uri), Box<Problem>> {
-    let field = |names: [&'static str; 2]| {
-        names.into_iter().find_map(|name| Some((name, head.headers.get(name)?)))
-    };
-    let Some((_, method)) = field(["x-forwarded-method", "x-original-method"]) else {
-        return Err(malformed(
-            "X-Forwarded-Method",
-            "X-Forwarded-Method or X-Original-Method has to say which method is asked for.",
-        ));
-    };
-    let Some((name, uri)) = field(["x-forwarded-uri", "x-original-uri"]) else {
-        return Err(malformed(
-            "X-Forwarded-Uri",
-            "X-Forwarded-Uri or X-Original-URI has to say which target is asked for.",
-        ));
-    };
-    let method = Method::from_bytes(method.as_bytes())
-        .map_err(|_| malformed("X-Forwarded-Method", "The method that is asked for is none."))?;
-    let uri = uri
-        .to_str()
-        .ok()
-        .and_then(|uri| uri.parse::<Uri>().ok())
-        .ok_or_else(|| malformed(name, "The target that is asked for is none."))?;
-    Ok((method, uri))
+/// The answer for what is about a lock, or the server's own.
+fn own(question: &Question) -> Answer {
+    if !question.is_own_denied {
+        return Ok(passed());
+    }
+    let path = question.uri.path();
+    let detail = format!("{path} is not the API's: the proxy has to send it to Leasehold.");
+    Err(malformed("path", detail))
 }
 
-/// A refusal under the one status that the proxy understands, with the true one beside it.
-fn denied(mut problem: Problem, status: StatusCode) -> Problem {
+/// A refusal under the one status that the proxy understands, with the true one beside it, and what
+/// the proxy can tell its client: it may keep nothing of the body.
+fn denied(mut problem: Problem, status: StatusCode, context: &Context<'_>) -> Problem {
+    let document = serde_json::to_string(&problem.document(context));
+    let document = document.ok().map(|document| ascii(&document));
     let entry = problem.name.entry();
     problem.headers.push((STATUS, HeaderValue::from(problem.status().as_u16())));
     problem.headers.push((PROBLEM, HeaderValue::from_static(entry.name)));
@@ -161,13 +264,36 @@ fn denied(mut problem: Problem, status: StatusCode) -> Problem {
         .members
         .get("lock")
         .and_then(|lock| lock.get("holder"))
-        .and_then(|holder| HeaderValue::from_str(holder.as_str()?).ok());
+        .and_then(|holder| HeaderValue::from_str(&encoded(holder.as_str()?)).ok());
     if let Some(holder) = holder {
         problem.headers.push((HOLDER, holder));
     }
-    // What does not work here is no refusal: a proxy has to tell the two apart.
-    if !matches!(problem.name, Name::Unavailable | Name::StorageFailure) {
+    let document = document.filter(|document| document.len() <= MAX_DOCUMENT);
+    if let Some(document) = document.and_then(|document| HeaderValue::try_from(document).ok()) {
+        problem.headers.push((DOCUMENT, document));
+    }
+    // Every proxy knows 401, and passes its challenge on. And what does not work here is no
+    // refusal: a proxy has to tell the two apart.
+    let is_kept =
+        matches!(problem.name, Name::Unauthenticated | Name::Unavailable | Name::StorageFailure);
+    if !is_kept {
         problem.status = Some(status);
     }
     problem
+}
+
+/// The same JSON, without a character that a header field could not carry.
+fn ascii(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for character in json.chars() {
+        if character.is_ascii() {
+            out.push(character);
+        } else {
+            // Only within strings, where JSON has an escape for it.
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                out.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    out
 }

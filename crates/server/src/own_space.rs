@@ -13,6 +13,7 @@ use leasehold_problems::{Name, Problem, page};
 use serde_json::{Value, json as value};
 
 use crate::app::App;
+use crate::check;
 use crate::metrics::OPENMETRICS;
 
 /// One of the routes.
@@ -95,6 +96,10 @@ impl App {
         admin: bool,
         call: &Call,
     ) -> Answer {
+        // Its method is that of the request that is asked about, and so no route's.
+        if check::by_path(&self.prefix, request.uri().path()).is_some() {
+            return self.check(request, call).await;
+        }
         let Some(route) = route(rest) else {
             let detail = format!("There is nothing at {}{rest}.", self.prefix);
             return Err(Box::new(Problem::new(Name::NotFound, detail)));

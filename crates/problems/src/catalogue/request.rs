@@ -21,8 +21,9 @@ pub(super) static MALFORMED_REQUEST: Entry = Entry {
          syntax, or more than 256 tokens are sent.",
         "A query parameter such as `limit` or `cursor` is not one that the list can use.",
         "A break covers several locks and does not say which one it means by `lock_id`.",
-        "`POST /-/locks` has both `resources` and `any_of`, or neither; `/-/check` does not say \
-         which request it is about.",
+        "`POST /-/locks` has both `resources` and `any_of`, or neither.",
+        "`/-/check` does not say which request it is about, or says two things; or the proxy that \
+         asks sends what is about a lock to the API.",
     ],
     caller: "Read `detail` and `field`: they name the part that is wrong. Correct it and send the \
              request again; sending the same bytes again cannot help.",

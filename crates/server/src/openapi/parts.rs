@@ -393,6 +393,13 @@ pub(super) fn parameters() -> Map<String, Value> {
         "`403`: every refusal has this status, for proxies that know no other.",
         json!({ "const": 403 }),
     );
+    add(
+        "own",
+        "own",
+        In::Query,
+        "`deny`: what is about a lock, or the server's own, does not pass.",
+        json!({ "const": "deny" }),
+    );
     parameters
 }
 

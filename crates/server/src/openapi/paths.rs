@@ -488,10 +488,14 @@ fn batch_and_check(writer: &mut Writer<'_>, paths: &mut Map<String, Value>) {
                  `If-Match`, as if it came here. It cannot pin a write, so a lock may be granted \
                  while the write is still on its way. With `deny=403` every refusal has the status \
                  403, with the true one in `X-Leasehold-Status`, its name in \
-                 `X-Leasehold-Problem` and the holder in `X-Leasehold-Holder`.",
+                 `X-Leasehold-Problem` and the holder in `X-Leasehold-Holder`; but 401 and 503 \
+                 stay. With `own=deny` requests to lock endpoints and to the server's own space \
+                 are refused, for proxies that send those here by themselves. The request in question may also follow \
+                 the path, with its own method (`PATCH /-/check/v1/flags/feature-x`): then the \
+                 fields and parameters above do not count, and `own=deny` holds.",
             )
             .takes(&["X-Forwarded-Method", "X-Forwarded-Uri"])
-            .takes(&["X-Original-Method", "X-Original-URI", "deny"])
+            .takes(&["X-Original-Method", "X-Original-URI", "deny", "own"])
             .takes(TOKENS)
             .takes(CONDITIONS)
             .answers(200, empty("It may pass.", "No-Store", &[]))
@@ -505,6 +509,11 @@ fn batch_and_check(writer: &mut Writer<'_>, paths: &mut Map<String, Value>) {
                     },
                     "X-Leasehold-Problem": {
                         "description": "With `deny=403`: the name of the problem.",
+                        "schema": { "type": "string" },
+                    },
+                    "X-Leasehold-Document": {
+                        "description": "With `deny=403`: the problem document as it would have \
+                                        been, in ASCII; not where it is longer than 3,072 bytes.",
                         "schema": { "type": "string" },
                     },
                     "X-Leasehold-Holder": {

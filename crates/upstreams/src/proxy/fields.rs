@@ -248,7 +248,8 @@ fn forwarded(headers: &mut HeaderMap, arrival: &Arrival, host: &HeaderValue) {
     headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
 }
 
-fn tell_lock(headers: &mut HeaderMap, lock: &Subject) {
+/// Tells whom a write goes to which lock it was let through under.
+pub fn tell_lock(headers: &mut HeaderMap, lock: &Subject) {
     headers.insert("x-lock-fence", HeaderValue::from(lock.fence.0));
     if let Ok(id) = HeaderValue::from_str(&lock.lock_id.to_string()) {
         headers.insert("x-lock-id", id);
@@ -259,7 +260,8 @@ fn tell_lock(headers: &mut HeaderMap, lock: &Subject) {
 }
 
 /// A name as a header field can carry it: every byte that is not visible ASCII, and `%`, as `%XX`.
-fn encoded(name: &str) -> String {
+#[must_use]
+pub fn encoded(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     for byte in name.bytes() {
         match byte {
@@ -329,10 +331,19 @@ mod tests {
     }
 
     #[test]
-    fn the_upstream_gets_one_field_of_cookies() {
-        let headers = sent(&[("Cookie", "a=1"), ("Cookie", "b=2; c=3"), ("Cookie", "a=4")]);
-        let cookies: Vec<_> = headers.get_all("cookie").iter().collect();
-        assert_eq!(cookies, ["a=1; b=2; c=3; a=4"]);
+    fn cookies_that_http2_has_split_are_joined() {
+        for (version, expected) in [
+            (Version::HTTP_2, &["a=1; b=2; c=3; a=4"][..]),
+            (Version::HTTP_11, &["a=1", "b=2; c=3", "a=4"]),
+        ] {
+            let request = Request::builder().version(version).uri("/a").header("Host", "a");
+            let crumbs = request.header("Cookie", "a=1").header("Cookie", "b=2; c=3");
+            let request = crumbs.header("Cookie", "a=4").body(()).unwrap();
+            let (mut head, ()) = request.into_parts();
+            outgoing(&mut head, "up:80", None, None);
+            let cookies: Vec<_> = head.headers.get_all("cookie").iter().collect();
+            assert_eq!(cookies, expected);
+        }
     }
 
     #[test]

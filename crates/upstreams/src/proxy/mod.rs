@@ -54,7 +54,7 @@ use self::sight::Seen;
 use self::site::Sites;
 
 pub use self::fault::Fault;
-pub use self::fields::Arrival;
+pub use self::fields::{Arrival, encoded, tell_lock};
 pub use self::origin::Origin;
 pub use self::site::Route;
 pub use self::tls::{TlsError, TlsFiles};
