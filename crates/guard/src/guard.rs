@@ -35,7 +35,7 @@ use crate::method::{is_read, methods};
 use crate::rules::Rules;
 use crate::telling::Telling;
 use crate::tokens::{self, malformed};
-use crate::upstream::{Admitted, Answer, BoxFuture, Ending, Execution, Upstream};
+use crate::upstream::{Admitted, Answer, BoxFuture, Ending, Execution, Upstream, Witness};
 
 /// Tells a holder, in the answer to a write, that somebody asks it to let go.
 pub const X_LOCK_REQUESTED_BY: HeaderName = HeaderName::from_static("x-lock-requested-by");
@@ -130,10 +130,7 @@ pub fn is_safe(method: &Method) -> bool {
     matches!(method.as_str(), "GET" | "HEAD" | "OPTIONS" | "PROPFIND" | "REPORT" | "SEARCH")
 }
 
-impl<U: Upstream> Guard<U>
-where
-    U::Plan: Sync,
-{
+impl<U: Witness> Guard<U> {
     /// A guard in front of `upstream`.
     #[must_use]
     pub fn new(
@@ -164,7 +161,12 @@ where
         self.shared.writes.close();
         self.shared.writes.wait().await;
     }
+}
 
+impl<U: Upstream> Guard<U>
+where
+    U::Plan: Sync,
+{
     /// Answers one request to a resource.
     ///
     /// # Errors
@@ -271,7 +273,9 @@ where
         }
         self.shared.upstream.check_syntax(head)
     }
+}
 
+impl<U: Witness> Guard<U> {
     /// What a request says of locks and preconditions. Where the `If` header was true by an entity
     /// tag, that tag becomes an `If-Match`, so that it is judged again when the write is applied.
     ///

@@ -9,7 +9,7 @@ use leasehold_core::ids::Seq;
 use leasehold_core::resource::Resource;
 use leasehold_core::target::Target;
 use leasehold_guard::body::Body;
-use leasehold_guard::upstream::{Admitted, Answer, BoxFuture, Execution, Upstream};
+use leasehold_guard::upstream::{Admitted, Answer, BoxFuture, Execution, Upstream, Witness};
 use leasehold_problems::Problem;
 use leasehold_upstreams::documents::Documents;
 use leasehold_upstreams::proxy::Proxy;
@@ -53,6 +53,19 @@ macro_rules! either {
     };
 }
 
+impl Witness for Behind {
+    fn etag<'a>(
+        &'a self,
+        resource: &'a Resource,
+    ) -> BoxFuture<'a, Result<Option<String>, Box<Problem>>> {
+        either!(self, one => one.etag(resource))
+    }
+
+    fn outcome(&self, admission: Option<Seq>) -> BoxFuture<'_, WriteResult> {
+        either!(self, one => one.outcome(admission))
+    }
+}
+
 impl Upstream for Behind {
     type Plan = Plan;
 
@@ -82,13 +95,6 @@ impl Upstream for Behind {
         resource: &'a Resource,
     ) -> BoxFuture<'a, Option<Vec<Target>>> {
         either!(self, one => one.targets_by_head(head, resource))
-    }
-
-    fn etag<'a>(
-        &'a self,
-        resource: &'a Resource,
-    ) -> BoxFuture<'a, Result<Option<String>, Box<Problem>>> {
-        either!(self, one => one.etag(resource))
     }
 
     fn plan<'a>(
@@ -125,10 +131,6 @@ impl Upstream for Behind {
                 _ => unreachable!("a plan is carried out by whoever made it"),
             }
         })
-    }
-
-    fn outcome(&self, admission: Option<Seq>) -> BoxFuture<'_, WriteResult> {
-        either!(self, one => one.outcome(admission))
     }
 }
 

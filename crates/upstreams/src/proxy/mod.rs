@@ -38,7 +38,9 @@ use leasehold_core::resource::Resource;
 use leasehold_core::target::Target;
 use leasehold_guard::body::{Body, empty};
 use leasehold_guard::targets::by_head;
-use leasehold_guard::upstream::{Admitted, Answer, BoxFuture, Ending, Execution, Upstream};
+use leasehold_guard::upstream::{
+    Admitted, Answer, BoxFuture, Ending, Execution, Upstream, Witness,
+};
 use leasehold_problems::{Name, Problem};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
@@ -234,6 +236,21 @@ async fn landed_or_not(closing: Option<JoinHandle<()>>, drain_time: Duration) ->
     WriteResult::Unknown
 }
 
+impl Witness for Proxy {
+    fn etag<'a>(&'a self, _: &'a Resource) -> BoxFuture<'a, Result<Option<String>, Box<Problem>>> {
+        let detail = "Behind a gateway an If header can name lock tokens, but no entity tags: send \
+                      those in If-Match.";
+        Box::pin(async move {
+            Err(Box::new(Problem::new(Name::MalformedRequest, detail).with("field", "If")))
+        })
+    }
+
+    fn outcome(&self, _: Option<Seq>) -> BoxFuture<'_, WriteResult> {
+        // A panic has dropped the connection, and so closed it.
+        Box::pin(landed_or_not(None, self.shared.options.drain_time))
+    }
+}
+
 impl Upstream for Proxy {
     type Plan = Plan;
 
@@ -265,14 +282,6 @@ impl Upstream for Proxy {
         Box::pin(async { Some(self.early_targets(head, resource)) })
     }
 
-    fn etag<'a>(&'a self, _: &'a Resource) -> BoxFuture<'a, Result<Option<String>, Box<Problem>>> {
-        let detail = "Behind a gateway an If header can name lock tokens, but no entity tags: send \
-                      those in If-Match.";
-        Box::pin(async move {
-            Err(Box::new(Problem::new(Name::MalformedRequest, detail).with("field", "If")))
-        })
-    }
-
     fn plan<'a>(
         &'a self,
         head: Parts,
@@ -291,10 +300,5 @@ impl Upstream for Proxy {
             let (answer, ending) = self.write(plan, admitted).await;
             Execution::Answered(answer, ending)
         })
-    }
-
-    fn outcome(&self, _: Option<Seq>) -> BoxFuture<'_, WriteResult> {
-        // A panic has dropped the connection, and so closed it.
-        Box::pin(landed_or_not(None, self.shared.options.drain_time))
     }
 }
