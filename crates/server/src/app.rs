@@ -21,8 +21,11 @@ use leasehold_core::resource::Resource;
 use leasehold_engine::Engine;
 use leasehold_faces::json_api::endpoint::{self, Endpoint};
 use leasehold_faces::json_api::{JsonApi, options};
+use leasehold_faces::request_id::RequestIds;
+use leasehold_faces::trail::Readers;
 use leasehold_guard::body::{Body, empty, full};
 use leasehold_guard::call::Call;
+use leasehold_guard::discard::discarding;
 use leasehold_guard::guard::{Guard, is_safe};
 use leasehold_guard::kept::kept;
 use leasehold_guard::memory::{self, Memory, Share, counted};
@@ -33,15 +36,12 @@ use leasehold_upstreams::proxy::{Arrival as CameFrom, Streamed};
 
 use crate::behind::Behind;
 use crate::browser::Browsers;
-use crate::discard::discarding;
 use crate::identity::Identity;
 use crate::listener::Connections;
 use crate::log::Access;
 use crate::metrics::Metrics;
 use crate::rate::{RateLimiter, Standing};
 use crate::request_body::timed;
-use crate::request_id::RequestIds;
-use crate::trail::Readers;
 
 /// The longest target, path and query, that is read (RFC 9112, section 3, asks for 8,000 bytes).
 const MAX_TARGET: usize = 8192;
@@ -327,7 +327,7 @@ impl App {
 
     /// What follows the prefix, where the path is in the server's own space.
     pub(crate) fn own<'p>(&self, path: &'p Resource) -> Option<&'p str> {
-        crate::judge::own(&self.prefix, path)
+        leasehold_faces::judge::own(&self.prefix, path)
     }
 
     fn refuse(

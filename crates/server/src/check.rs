@@ -10,14 +10,15 @@ use leasehold_core::target::Target;
 use leasehold_engine::Refused;
 use leasehold_faces::json_api::asking::query;
 use leasehold_faces::json_api::fields::malformed;
+use leasehold_faces::judge::{Judged, Setting};
 use leasehold_guard::body::{Body, empty};
 use leasehold_guard::call::Call;
+use leasehold_guard::fields::tell_lock;
 use leasehold_guard::telling::{Telling, write_refusal_name};
 use leasehold_guard::upstream::Answer;
 use leasehold_problems::{Name, Problem};
 
 use crate::app::App;
-use crate::judge::{Judged, Setting};
 
 const STATUS: HeaderName = HeaderName::from_static("x-leasehold-status");
 const PROBLEM: HeaderName = HeaderName::from_static("x-leasehold-problem");
@@ -49,7 +50,7 @@ impl App {
             Setting { rules: &rules, prefix: &self.prefix, lock_suffix: &self.lock_suffix };
         match setting.judge(&method, &uri, &head.headers)? {
             // What is about a lock, or the server's own, is no write.
-            Judged::Own | Judged::Lock(_) => Ok(passed()),
+            Judged::Own | Judged::Lock(..) => Ok(passed()),
             Judged::Read(located) => {
                 match located {
                     Some(located) => call.need(Permission::Read, &located.resource)?,
@@ -81,12 +82,7 @@ impl App {
             Ok(lock) => {
                 let mut response = passed();
                 if let Some(lock) = lock {
-                    let headers = response.headers_mut();
-                    headers.insert("x-lock-fence", HeaderValue::from(lock.fence.0));
-                    let id = HeaderValue::from_str(&lock.lock_id.to_string());
-                    id.map(|id| headers.insert("x-lock-id", id)).ok();
-                    let holder = HeaderValue::from_str(lock.holder.as_str());
-                    holder.map(|holder| headers.insert("x-lock-holder", holder)).ok();
+                    tell_lock(response.headers_mut(), &lock);
                 }
                 Ok(response)
             }

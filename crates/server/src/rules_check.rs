@@ -2,11 +2,11 @@
 
 use http::{HeaderMap, Method, Uri};
 use leasehold_core::target::Target;
+use leasehold_faces::judge::{Judged, Setting};
 use leasehold_guard::rules::Located;
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::judge::{Judged, Setting};
 
 /// What a request would get.
 #[derive(Clone, Debug, Serialize)]
@@ -83,7 +83,7 @@ pub fn check(config: &Config, method: &str, url: &str) -> Result<Verdict, String
     };
     match setting.judge(&read, &uri, &HeaderMap::new()) {
         Ok(Judged::Own) => verdict.decision = "own",
-        Ok(Judged::Lock(located)) => {
+        Ok(Judged::Lock(located, _)) => {
             about(&located);
             verdict.decision = "lock";
         }

@@ -2,7 +2,7 @@
 //!
 //! Modules in reading order: which endpoint a path is ([`endpoint`]), reading a body
 //! ([`fields`]), what is asked for by header fields ([`asking`]), and the commands:
-//! [`acquire`], [`held`], [`freeze`], [`shown`].
+//! [`acquire`], [`held`], [`freeze`], [`shown`]; by their ids in [`own_space`].
 
 pub mod acquire;
 pub mod asking;
@@ -11,6 +11,7 @@ pub mod endpoint;
 pub mod fields;
 pub mod freeze;
 pub mod held;
+pub mod own_space;
 pub mod shown;
 
 use std::sync::Arc;

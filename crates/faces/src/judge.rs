@@ -1,31 +1,36 @@
 //! What a request is by the rules: the server's own, about a lock, a read, or a write and to what.
 //!
-//! `/-/check` and `leasehold rules check` ask here, for requests that something else carries out:
-//! so what counts is every method that it may be taken for, and its head alone.
+//! Asked for requests that something else carries out (`/-/check`, `leasehold rules check`, a service
+//! behind the tower layer): so what counts is every method that it may be taken for, and its head
+//! alone.
 
 use http::{HeaderMap, Method, Uri};
 use leasehold_core::resource::{PathError, Resource};
 use leasehold_core::target::Target;
-use leasehold_faces::json_api::endpoint::{self, Endpoint};
 use leasehold_guard::method::{is_read, methods};
 use leasehold_guard::rules::{Located, Rules};
 use leasehold_guard::targets::by_rules;
 use leasehold_problems::Problem;
 
+use crate::json_api::endpoint::{self, Action, Endpoint};
+
 /// What the judgement rests on.
 #[derive(Clone, Copy)]
-pub(crate) struct Setting<'a> {
-    pub(crate) rules: &'a Rules,
-    pub(crate) prefix: &'a str,
-    pub(crate) lock_suffix: &'a str,
+pub struct Setting<'a> {
+    /// The rules.
+    pub rules: &'a Rules,
+    /// The prefix of the server's own space, `/-/`.
+    pub prefix: &'a str,
+    /// The suffix of lock endpoints, `/lock`.
+    pub lock_suffix: &'a str,
 }
 
 /// What a request is.
-pub(crate) enum Judged {
+pub enum Judged {
     /// One to the server's own space.
     Own,
-    /// One about the lock of this.
-    Lock(Located),
+    /// One about the lock of this: what is done with it.
+    Lock(Located, Action),
     /// A read; of nothing that has a name where its URL can be read in several ways.
     Read(Option<Located>),
     /// A write, and everything that it changes.
@@ -33,7 +38,8 @@ pub(crate) enum Judged {
 }
 
 /// What follows the prefix, where the path is in the server's own space.
-pub(crate) fn own<'p>(prefix: &str, path: &'p Resource) -> Option<&'p str> {
+#[must_use]
+pub fn own<'p>(prefix: &str, path: &'p Resource) -> Option<&'p str> {
     let rest = path.as_str().strip_prefix(prefix.trim_end_matches('/'))?;
     if rest.is_empty() { Some("") } else { rest.strip_prefix('/') }
 }
@@ -43,7 +49,7 @@ impl Setting<'_> {
     ///
     /// # Errors
     /// The refusal of a head that cannot be read in one way only.
-    pub(crate) fn judge(
+    pub fn judge(
         self,
         method: &Method,
         uri: &Uri,
@@ -64,13 +70,13 @@ impl Setting<'_> {
         if writes.is_empty() {
             let found = endpoint::find(&path, uri.query(), self.lock_suffix, rules);
             return Ok(match found {
-                Ok(Endpoint::Lock(located, _)) => Judged::Lock(located),
+                Ok(Endpoint::Lock(located, action)) => Judged::Lock(located, action),
                 Ok(Endpoint::Resource(located)) => Judged::Read(Some(located)),
                 Err(_) => Judged::Read(None),
             });
         }
         Ok(match endpoint::find(&path, uri.query(), self.lock_suffix, rules)? {
-            Endpoint::Lock(located, _) => Judged::Lock(located),
+            Endpoint::Lock(located, action) => Judged::Lock(located, action),
             Endpoint::Resource(located) => {
                 let targets = by_rules(rules, &located, &writes, headers, uri.query())?;
                 Judged::Write(located, targets)
