@@ -4,6 +4,8 @@ use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 use leasehold_core::event::Subject;
 
+use crate::rules::spelling::decoded_once;
+
 /// The fencing number of the lock that a write was let through under.
 pub const X_LOCK_FENCE: HeaderName = HeaderName::from_static("x-lock-fence");
 /// Its id.
@@ -33,6 +35,12 @@ fn encoded(name: &str) -> String {
         }
     }
     out
+}
+
+/// The name in a field that [`tell_lock`] has set; none for what is none.
+#[must_use]
+pub fn decoded(field: &HeaderValue) -> Option<String> {
+    String::from_utf8(decoded_once(field.as_bytes())).ok()
 }
 
 /// Drops what a client may not say to what stands behind the guard: lock tokens; what the guard
@@ -79,6 +87,10 @@ mod tests {
 
     #[test]
     fn a_name_that_a_field_cannot_carry_is_escaped() {
+        let name = "ali ce%\u{e9}\n";
+        let field = HeaderValue::from_str(&encoded(name)).unwrap();
+        assert_eq!(decoded(&field).as_deref(), Some(name));
+        assert_eq!(decoded(&HeaderValue::from_static("%FF")), None);
         assert_eq!(encoded("ali ce%\u{e9}\n"), "ali%20ce%25%C3%A9%0A");
     }
 }

@@ -267,15 +267,24 @@ where
     /// # Errors
     /// `400` that names the field.
     pub fn check_syntax(&self, head: &Parts) -> Result<(), Box<Problem>> {
-        tokens::presented(&self.shared.engine, &head.headers)?;
-        for list in if_header::parse(&head.headers)? {
-            list.tag.map(|tag| self.tagged(tag)).transpose()?;
-        }
+        self.check_claims(&head.headers)?;
         self.shared.upstream.check_syntax(head)
     }
 }
 
 impl<U: Witness> Guard<U> {
+    /// The part of step 0 that is about what a request says of locks.
+    ///
+    /// # Errors
+    /// `400` that names the field.
+    pub fn check_claims(&self, headers: &HeaderMap) -> Result<(), Box<Problem>> {
+        tokens::presented(&self.shared.engine, headers)?;
+        for list in if_header::parse(headers)? {
+            list.tag.map(|tag| self.tagged(tag)).transpose()?;
+        }
+        Ok(())
+    }
+
     /// What a request says of locks and preconditions. Where the `If` header was true by an entity
     /// tag, that tag becomes an `If-Match`, so that it is judged again when the write is applied.
     ///

@@ -30,6 +30,7 @@ use leasehold_guard::guard::{Guard, is_safe};
 use leasehold_guard::kept::kept;
 use leasehold_guard::memory::{self, Memory, Share, counted};
 use leasehold_guard::rules::Rules;
+use leasehold_guard::telling::count_refusal;
 use leasehold_guard::upstream::Answer;
 use leasehold_problems::{Context as Told, Name, Problem};
 use leasehold_upstreams::proxy::{Arrival as CameFrom, Streamed};
@@ -351,17 +352,7 @@ impl App {
         }
         let rule = match &seen.resource {
             Some(resource) => {
-                let holder = problem
-                    .members
-                    .get("lock")
-                    .and_then(|lock| lock.get("holder"))
-                    .and_then(|holder| holder.as_str())
-                    .map(Principal::new);
-                let name = problem.name.entry().name;
-                // Reads that find nothing say nothing about conflicts.
-                if !(problem.name == Name::NotFound && is_safe(method)) {
-                    self.engine.count_refusal(Some(resource.clone()), holder, name);
-                }
+                count_refusal(&self.engine, resource, problem, method);
                 self.rules.load().find(resource).0
             }
             None => 0,
