@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use leasehold_engine::Engine;
 use leasehold_engine::start::Running;
+use leasehold_engine::{Engine, Stats};
 use leasehold_guard::rules::Rule;
 use tokio::task::JoinHandle;
 
@@ -67,6 +67,13 @@ impl Leasehold {
     /// For rules that cannot hold together; then the old ones stay.
     pub fn set_rules(&self, rules: Vec<Rule>) -> Result<(), BadRule> {
         self.gate.set_rules(rules)
+    }
+
+    /// How many locks, waiters and writes under way there are, and whether commands are taken: for
+    /// the service's own metrics and readiness.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.running.engine().stats()
     }
 
     /// What begins the stop, for the signal of a graceful shutdown.

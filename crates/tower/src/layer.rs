@@ -19,6 +19,10 @@ use crate::remote::Asker;
 
 /// The guard before a service. Made by [`Leasehold::layer`](crate::Leasehold::layer) or
 /// `Remote::layer`.
+///
+/// It goes before any `Service<Request<B>>` that can be cloned and sent between threads, such as a
+/// `Router` or a route of axum's. Its requests reach the service with the body type that they came
+/// with; answers have [`Body`].
 #[derive(Clone)]
 pub struct LeaseholdLayer {
     mode: Mode,

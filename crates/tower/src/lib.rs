@@ -90,6 +90,7 @@ pub use leasehold_core::caller::{Caller, Permission, Permissions, Role};
 pub use leasehold_core::ids::{LockId, Principal};
 pub use leasehold_core::pattern::{Pattern, PatternError};
 pub use leasehold_core::table::TableLimits;
+pub use leasehold_engine::Stats;
 pub use leasehold_guard::body::{Body, BoxError};
 pub use leasehold_guard::rules::spelling::Fold;
 pub use leasehold_guard::rules::{Read, Rule};

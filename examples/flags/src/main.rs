@@ -18,7 +18,8 @@
 //!
 //! The handlers ([`api`]) know nothing of tokens. The lock table is in this process, with its log in
 //! a folder; with `FLAGS_LOCK_SERVER=http://127.0.0.1:7423` that Leasehold server is asked instead.
-//! Then several processes of this service can share it, and locks are taken there.
+//! Then several processes of this service can share it; locks are taken and rules set there, and who
+//! callers are is what that server makes of their `Authorization`.
 
 mod api;
 mod callers;

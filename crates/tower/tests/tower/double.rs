@@ -89,6 +89,8 @@ pub enum Act {
 /// A request that has reached the service.
 pub struct Reached {
     pub request: Request<Body>,
+    /// What the service is called within.
+    pub span: tracing::Span,
     act: oneshot::Sender<Act>,
 }
 
@@ -154,7 +156,8 @@ impl Service<Request<Body>> for Double {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         assert!(self.is_ready, "called before it was ready");
         let (act, acts) = oneshot::channel();
-        self.reached.send(Reached { request, act }).unwrap();
+        let span = tracing::Span::current();
+        self.reached.send(Reached { request, span, act }).unwrap();
         Box::pin(async move {
             match acts.await {
                 Ok(Act::Answer(response)) => Ok(response),

@@ -5,6 +5,7 @@ use leasehold_tower::{
     Caller, Leasehold, Name, OpenError, Pattern, Permission, Permissions, Problem, Rule,
 };
 use serde_json::json;
+use tracing::Instrument as _;
 
 use super::double::*;
 
@@ -260,6 +261,22 @@ async fn suffix_and_prefix_are_what_they_were_set_to() {
     let other = app.spawn(request("PUT", "/y/lock", &[], text("")));
     app.reached().await.answer(200);
     other.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn the_service_is_called_within_the_span_of_its_request() {
+    let _default = tracing::subscriber::set_default(tracing_subscriber::registry());
+    let world = World::new().await;
+    for method in ["GET", "PUT"] {
+        let span = tracing::info_span!("request");
+        let call = world.app.call(request(method, "/x", &[], text("")));
+        let sent = tokio::spawn(call.instrument(span.clone()));
+        let reached = world.app.reached().await;
+        assert!(span.id().is_some());
+        assert_eq!(reached.span.id(), span.id());
+        reached.answer(200);
+        sent.await.unwrap().unwrap();
+    }
 }
 
 #[tokio::test]

@@ -18,7 +18,11 @@ async fn a_stop_tells_waiters_refuses_writes_and_waits_for_those_on_their_way() 
     while app.send("GET", "/x/lock", &[]).await.json()["queue"][0].is_null() {
         tokio::task::yield_now().await;
     }
+    let stats = world.locks.stats();
+    assert_eq!((stats.locks, stats.waiters, stats.writes_in_flight), (1, 1, 1));
+    assert!(stats.serving);
     world.locks.stopping().begin();
+    assert!(!world.locks.stats().serving);
     whole(waiting.await.unwrap().unwrap()).await.problem(503, "unavailable");
     app.send("PUT", "/y", &[]).await.problem(503, "unavailable");
     app.post("/y/lock", json!({})).await.problem(503, "unavailable");
