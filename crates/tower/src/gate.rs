@@ -167,6 +167,9 @@ impl Gate {
                 self.write(head, body, (located, targets), &asked.id, inner).await
             }
             Ok(judged) => {
+                // A limit on the service's requests must not count those that wait for a lock, else
+                // its holder could not write.
+                drop(inner);
                 let request = Request::from_parts(head, body.boxed());
                 let answer = self.own(request, judged, &asked.id, &mut resource).await;
                 answer.map_err(Failed::Refused)

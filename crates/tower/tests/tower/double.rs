@@ -17,6 +17,7 @@ use http_body_util::BodyExt as _;
 use leasehold_tower::{Body, BoxError, Builder, Caller, Leasehold, LeaseholdLayer, MatchedLock};
 use serde_json::Value;
 use tokio::sync::{Mutex, mpsc, oneshot};
+use tower::limit::ConcurrencyLimit;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer as _, Service, ServiceExt as _};
 
@@ -245,7 +246,22 @@ pub fn request(method: &str, uri: &str, fields: &[(&str, &str)], body: Body) -> 
 impl Guarded {
     pub fn by(layer: &LeaseholdLayer) -> Self {
         let (reached, received) = mpsc::unbounded_channel();
-        let service = layer.layer(Double { reached, is_ready: false });
+        Self::of(layer.layer(Double { reached, is_ready: false }), received)
+    }
+
+    /// The same before a service that takes one request at a time.
+    pub fn by_one_at_a_time(layer: &LeaseholdLayer) -> Self {
+        let (reached, received) = mpsc::unbounded_channel();
+        let double = Double { reached, is_ready: false };
+        Self::of(layer.layer(ConcurrencyLimit::new(double, 1)), received)
+    }
+
+    fn of<S>(service: S, received: mpsc::UnboundedReceiver<Reached>) -> Self
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = ServiceError>,
+        S: Clone + Send + Sync + 'static,
+        S::Future: Send + 'static,
+    {
         let service = BoxCloneSyncService::new(service);
         Self { service, reached: Arc::new(Mutex::new(received)) }
     }

@@ -152,6 +152,23 @@ async fn an_answer_that_breaks_off_leaves_the_outcome_unknown() {
 }
 
 #[tokio::test]
+async fn who_waits_for_a_lock_takes_no_place_that_its_holder_needs() {
+    let world = patient().await;
+    let app = Guarded::by_one_at_a_time(&world.locks.layer());
+    let held = app.lock("/x").await;
+    let waiting = app.spawn(request("POST", "/x/lock?wait=30", &[], text("")));
+    while world.locks.stats().waiters == 0 {
+        tokio::task::yield_now().await;
+    }
+    let fields = [("X-Lock-Token", token(&held))];
+    let write = app.spawn(request("PUT", "/x", &fields, text("1")));
+    app.reached().await.answer(200);
+    whole(write.await.unwrap().unwrap()).await;
+    assert_eq!(app.send("DELETE", "/x/lock", &fields).await.status, 204);
+    assert_eq!(whole(waiting.await.unwrap().unwrap()).await.status, 201);
+}
+
+#[tokio::test]
 async fn writes_to_what_is_beside_a_lock_keep_it_from_nobody() {
     let world = patient().await;
     let app = &world.app;
