@@ -209,10 +209,12 @@ async fn a_write_on_its_way_holds_back_the_next_grant() {
             (held, flag(&bob).await)
         }
     });
-    while bob.inspect(FLAG).await.unwrap().queue.is_empty() {
-        assert!(!acquiring.is_finished(), "the lock was granted while a write was on its way");
-        tokio::task::yield_now().await;
-    }
+    let queued = async {
+        while bob.inspect(FLAG).await.unwrap().queue.is_empty() {
+            assert!(!acquiring.is_finished(), "the lock was granted while a write was on its way");
+        }
+    };
+    tokio::time::timeout(BOUND, queued).await.unwrap();
     // From then on the place is taken: who comes now is refused, and not asked for a body.
     let mut refused = flags.connect();
     let head = format!(

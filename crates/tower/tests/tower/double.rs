@@ -28,6 +28,16 @@ pub async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(BOUND, future).await.expect("waited in vain")
 }
 
+/// Waits until something is so.
+pub async fn until(mut is_so: impl FnMut() -> bool) {
+    let turns = async {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(turns).await;
+}
+
 /// A body that comes when the test sends it, fails when the test says so, and notes whether anybody
 /// has asked for it.
 pub struct TestBody {

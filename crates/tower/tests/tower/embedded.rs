@@ -111,9 +111,7 @@ async fn a_refused_body_is_not_asked_for_where_the_client_waits_and_else_thrown_
     let (sender, comes) = body();
     sender.send("half");
     whole(app.call(request("PUT", "/x", &[], comes)).await.unwrap()).await.problem(423, "locked");
-    while !sender.is_asked_for() {
-        tokio::task::yield_now().await;
-    }
+    until(|| sender.is_asked_for()).await;
     drop(sender);
 
     // Nor is that of a write asked for before it is let through, or by the layer at all.

@@ -157,9 +157,7 @@ async fn who_waits_for_a_lock_takes_no_place_that_its_holder_needs() {
     let app = Guarded::by_one_at_a_time(&world.locks.layer());
     let held = app.lock("/x").await;
     let waiting = app.spawn(request("POST", "/x/lock?wait=30", &[], text("")));
-    while world.locks.stats().waiters == 0 {
-        tokio::task::yield_now().await;
-    }
+    until(|| world.locks.stats().waiters == 1).await;
     let fields = [("X-Lock-Token", token(&held))];
     let write = app.spawn(request("PUT", "/x", &fields, text("1")));
     app.reached().await.answer(200);

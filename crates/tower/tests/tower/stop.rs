@@ -15,12 +15,9 @@ async fn a_stop_tells_waiters_refuses_writes_and_waits_for_those_on_their_way() 
     let write = app.spawn(request("PUT", "/x", &fields, text("1")));
     let reached = app.reached().await;
     let waiting = app.spawn(request("POST", "/x/lock?wait=30", &[], text("")));
-    while app.send("GET", "/x/lock", &[]).await.json()["queue"][0].is_null() {
-        tokio::task::yield_now().await;
-    }
+    until(|| world.locks.stats().waiters == 1).await;
     let stats = world.locks.stats();
-    assert_eq!((stats.locks, stats.waiters, stats.writes_in_flight), (1, 1, 1));
-    assert!(stats.serving);
+    assert_eq!((stats.locks, stats.writes_in_flight, stats.serving), (1, 1, true));
     world.locks.stopping().begin();
     assert!(!world.locks.stats().serving);
     whole(waiting.await.unwrap().unwrap()).await.problem(503, "unavailable");
