@@ -1,7 +1,11 @@
-//! The header fields that say under which lock a write comes, and those that must not say it.
+//! The header fields that say under which lock a write comes, those that must not say it, and those
+//! that are for one connection.
 
 use http::HeaderMap;
-use http::header::{HeaderName, HeaderValue};
+use http::header::{
+    CONNECTION, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRANSFER_ENCODING, UPGRADE,
+};
 use leasehold_core::event::Subject;
 
 use crate::rules::spelling::decoded_once;
@@ -12,6 +16,27 @@ pub const X_LOCK_FENCE: HeaderName = HeaderName::from_static("x-lock-fence");
 pub const X_LOCK_ID: HeaderName = HeaderName::from_static("x-lock-id");
 /// Its holder.
 pub const X_LOCK_HOLDER: HeaderName = HeaderName::from_static("x-lock-holder");
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+/// Some servers make an environment variable of it that names a proxy for their own requests.
+const PROXY: HeaderName = HeaderName::from_static("proxy");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// What is for one connection only (RFC 9110, section 7.6.1). `Trailer` is not among them: it
+/// announces trailers that go on.
+pub const HOP_BY_HOP: [HeaderName; 10] = [
+    CONNECTION,
+    KEEP_ALIVE,
+    PROXY,
+    PROXY_CONNECTION,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HTTP2_SETTINGS,
+];
 
 /// Tells of the lock that a write was let through under. Bytes of a holder's name that are not
 /// visible ASCII are escaped.

@@ -8,9 +8,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, DATE, EXPECT, HOST,
-    HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE, TE,
-    TRAILER, TRANSFER_ENCODING, UPGRADE,
+    ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, DATE, EXPECT, HOST, HeaderMap,
+    HeaderName, HeaderValue, RANGE, TRAILER,
 };
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
@@ -18,7 +17,9 @@ use http_body::Body as HttpBody;
 use leasehold_client::{Client, RawReply};
 use leasehold_core::ids::Principal;
 use leasehold_guard::body::{Body, BoxError, full};
-use leasehold_guard::fields::{X_LOCK_FENCE, X_LOCK_HOLDER, X_LOCK_ID, decoded, drop_claims};
+use leasehold_guard::fields::{
+    HOP_BY_HOP, X_LOCK_FENCE, X_LOCK_HOLDER, X_LOCK_ID, decoded, drop_claims,
+};
 use leasehold_guard::guard::is_safe;
 use leasehold_guard::method::methods;
 use leasehold_guard::rules::Rule;
@@ -32,41 +33,22 @@ use crate::unread::{Unread, boxed};
 const X_FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
 const X_FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
 
-/// What of a request is for one connection, about its body, or nothing to the lock server. All else
-/// goes there: what it goes by is its own affair.
-const KEPT_HERE: [HeaderName; 21] = [
+/// What of a request is about its body, or nothing to the lock server. All else that is not for one
+/// connection goes there: what it goes by is its own affair.
+const KEPT_HERE: [HeaderName; 12] = [
     ACCEPT_ENCODING,
-    CONNECTION,
     CONTENT_LENGTH,
     CONTENT_TYPE,
     COOKIE,
     EXPECT,
     HOST,
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
     RANGE,
-    TE,
     TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("http2-settings"),
     X_FORWARDED_METHOD,
     X_FORWARDED_URI,
     // Read instead of the two above where those are missing.
     HeaderName::from_static("x-original-method"),
     HeaderName::from_static("x-original-uri"),
-];
-
-/// What of an answer is for one connection, or is said anew.
-const NOT_PASSED: [HeaderName; 6] = [
-    CONNECTION,
-    CONTENT_LENGTH,
-    DATE,
-    TRANSFER_ENCODING,
-    HeaderName::from_static("keep-alive"),
-    TRAILER,
 ];
 
 /// A Leasehold server that is asked (`/-/check`) about each write before the service sees it.
@@ -197,8 +179,9 @@ impl Asker {
             HeaderValue::from_str(text).map_err(|_| leasehold_client::Error::Invalid(what))
         };
         let mut ask = self.client.request(Method::GET, self.client.own_path("check"));
+        // What `Connection` names goes as well: the service sees it, so it has to be judged.
         for (name, value) in &head.headers {
-            if !KEPT_HERE.contains(name) && !is_named_by_connection(name, &head.headers) {
+            if !HOP_BY_HOP.contains(name) && !KEPT_HERE.contains(name) {
                 ask = ask.header(name.clone(), value.clone());
             }
         }
@@ -252,18 +235,8 @@ fn passed_on(reply: RawReply) -> Response<Body> {
     let mut response = Response::new(full(reply.body));
     *response.status_mut() = reply.status;
     *response.headers_mut() = reply.headers;
-    for name in NOT_PASSED {
+    for name in HOP_BY_HOP.iter().chain(&[CONTENT_LENGTH, DATE]) {
         response.headers_mut().remove(name);
     }
     response
-}
-
-/// Whether a field is for this connection because `Connection` says so.
-fn is_named_by_connection(name: &HeaderName, headers: &HeaderMap) -> bool {
-    headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|member| member.trim().eq_ignore_ascii_case(name.as_str()))
 }

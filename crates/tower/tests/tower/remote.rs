@@ -83,8 +83,9 @@ async fn a_write_is_asked_about_with_all_that_it_says_and_a_read_is_not() {
         ("Authorization", "Bearer alices"),
         ("Cookie", "session=1"),
         ("Content-Type", "application/json"),
-        ("Connection", "X-Hop"),
-        ("X-Hop", "1"),
+        ("Connection", "X-HTTP-Method-Override"),
+        ("X-HTTP-Method-Override", "DELETE"),
+        ("Keep-Alive", "timeout=5"),
         ("X-Forwarded-Method", "GET"),
         ("X-Forwarded-Uri", "/elsewhere"),
         ("X-Original-URI", "/elsewhere"),
@@ -106,10 +107,12 @@ async fn a_write_is_asked_about_with_all_that_it_says_and_a_read_is_not() {
         ("x-lock-token", "lock_a"),
         ("if-match", "\"1\""),
         ("authorization", "Bearer alices"),
+        // The service sees it, whatever `Connection` says.
+        ("x-http-method-override", "DELETE"),
     ] {
         assert_eq!(headers.get_all(name).iter().collect::<Vec<_>>(), [value], "{name}");
     }
-    for kept in ["cookie", "content-type", "x-hop", "x-original-uri"] {
+    for kept in ["cookie", "content-type", "connection", "keep-alive", "x-original-uri"] {
         assert!(!headers.contains_key(kept), "{kept}");
     }
 }

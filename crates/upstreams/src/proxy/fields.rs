@@ -6,13 +6,12 @@
 use std::sync::Arc;
 
 use http::header::{
-    CONNECTION, EXPECT, FORWARDED, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+    CONNECTION, EXPECT, FORWARDED, HOST, HeaderName, HeaderValue, TE, UPGRADE, VIA,
 };
 use http::request::Parts;
 use http::{HeaderMap, Method, Uri, Version};
 use leasehold_core::event::Subject;
-use leasehold_guard::fields::{drop_claims, tell_lock};
+use leasehold_guard::fields::{HOP_BY_HOP, drop_claims, tell_lock};
 
 /// Where a request came from: an extension of its head, put there by whoever accepted it.
 #[derive(Clone, Debug)]
@@ -25,29 +24,9 @@ pub struct Arrival {
     pub is_trusted: bool,
 }
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-/// Some servers make an environment variable of it that names a proxy for their own requests.
-const PROXY: HeaderName = HeaderName::from_static("proxy");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-
-/// What is for one connection only (RFC 9110, section 7.6.1). `Trailer` is not among them: it
-/// announces trailers that go on.
-const HOP_BY_HOP: [HeaderName; 10] = [
-    CONNECTION,
-    KEEP_ALIVE,
-    PROXY,
-    PROXY_CONNECTION,
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    TE,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    HTTP2_SETTINGS,
-];
 
 /// Makes a request's head that of the request to the upstream. `upgrade` is what its client may
 /// change the connection to.
