@@ -240,6 +240,8 @@ async fn the_own_space_has_locks_and_problem_pages_and_nothing_else() {
     assert_eq!(freed.status, 204);
     assert_eq!(app.send("GET", "/-/problems/locked", &[]).await.json()["name"], "locked");
     app.send("GET", "/-/audit", &[]).await.problem(404, "not-found");
+    let head = app.send("HEAD", "/-/audit", &[]).await;
+    assert_eq!((head.status.as_u16(), head.body.len()), (404, 0));
     let reply = app.send("PUT", "/-/locks", &[]).await;
     reply.problem(405, "method-not-allowed");
     assert_eq!(reply.headers["allow"], "GET, HEAD, POST, OPTIONS");
