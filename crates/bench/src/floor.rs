@@ -16,6 +16,9 @@ const GRANT: &str = r#"{"lock_id":"6951cc56-659e-450e-ac5c-459a43140cf9","lock_t
 
 const REFUSAL: &str = r#"{"type":"/-/problems/locked","title":"Locked","status":423,"detail":"/v1/hot/1 is locked by anonymous for another 30 s.","instance":"/v1/hot/1","request_id":"0e9d1e2f3a4b5c6d","retryable":"same","lock":{"lock_id":"6951cc56-659e-450e-ac5c-459a43140cf9","resource":"/v1/hot/1","kind":"lock","dialect":"http","mode":"exclusive","holder":"anonymous","reason":null,"acquired_at":"2026-11-21T00:45:40.646Z","expires_at":"2026-11-21T00:46:40.645Z","expires_in_ms":29998},"locks_in_the_way":1,"held_by_you":false,"how_to_unlock":{"wait":"POST /v1/hot/1/lock with Prefer: wait=30","inspect":"GET /v1/hot/1/lock","request":"POST /v1/hot/1/lock/request","break":"POST /v1/hot/1/lock/break"}}"#;
 
+/// What an API answers whose gateway is measured: 200 bytes.
+pub(crate) const RESOURCE: &str = r#"{"id":"7","name":"checkout","on":true,"rollout_percentage":25,"rules":[{"attribute":"country","operator":"in","values":["de","fr","nl"],"serve":true}],"owner":"payments","updated":"2026-11-21T00:00Z"}"#;
+
 /// On hot keys one attempt in this many is granted.
 pub(crate) const HOT: u64 = 8;
 
@@ -33,6 +36,7 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
                 (StatusCode::LOCKED, REFUSAL)
             }
         }
+        _ if head.uri.path().starts_with("/v1/api/") => (StatusCode::OK, RESOURCE),
         Method::POST => (StatusCode::CREATED, GRANT),
         Method::GET | Method::PATCH => (StatusCode::OK, GRANT),
         _ => (StatusCode::NO_CONTENT, ""),

@@ -26,7 +26,7 @@ use clap::{Parser, Subcommand};
 
 use crate::report::Report;
 use crate::scenario::{
-    Plan, all, audit, contended, cycles, documents, expiry, handover, many, mix,
+    Plan, all, audit, contended, cycles, documents, expiry, gateway, handover, many, mix,
 };
 
 #[derive(Parser)]
@@ -59,6 +59,8 @@ enum What {
     Expiry(expiry::Options),
     /// Reads and writes of documents.
     Documents(documents::Options),
+    /// The gateway beside plain reverse proxies.
+    Gateway(gateway::Options),
     /// Questions to a long trail.
     Audit(audit::Options),
     /// Prints a report that was written with `--json`, as tables for a document.
@@ -102,6 +104,7 @@ fn main() -> anyhow::Result<()> {
             What::Many(options) => report.add([many::measure(&plan, options).await?]),
             What::Expiry(options) => report.add([expiry::measure(&plan, options).await?]),
             What::Documents(options) => report.add([documents::measure(&plan, options).await?]),
+            What::Gateway(options) => report.add([gateway::measure(&plan, options).await?]),
             What::Audit(options) => report.add([audit::measure(&plan, options).await?]),
             What::Show { file, readme } => {
                 let text = std::fs::read_to_string(file)

@@ -16,6 +16,18 @@ pub(crate) enum Kind {
     Leasehold,
     /// Redis with `appendfsync always`.
     Redis,
+    /// The server program before an API that does nothing.
+    Gateway,
+    /// A reverse proxy before the same.
+    Proxy(Proxy),
+}
+
+/// A reverse proxy, as plain as it can be configured.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Proxy {
+    Nginx,
+    Haproxy,
+    Caddy,
 }
 
 impl Kind {
@@ -24,6 +36,8 @@ impl Kind {
             Self::Floor => "floor",
             Self::Leasehold => "leasehold",
             Self::Redis => "redis",
+            Self::Gateway => "leasehold",
+            Self::Proxy(proxy) => proxy.name(),
         }
     }
 }
@@ -34,7 +48,57 @@ pub(crate) struct Target {
     pub(crate) kind: Kind,
     pub(crate) address: String,
     /// Kept open: what is printed after the address has somewhere to go.
-    _stdout: BufReader<ChildStdout>,
+    _stdout: Option<BufReader<ChildStdout>>,
+}
+
+impl Proxy {
+    /// Its name, and that of its program.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Nginx => "nginx",
+            Self::Haproxy => "haproxy",
+            Self::Caddy => "caddy",
+        }
+    }
+
+    /// How it listens at `port` and passes everything on to `upstream`, on one thread where it lets
+    /// one choose, with connections that are kept, and without a log of requests.
+    fn configuration(self, port: u16, upstream: &str, folder: &str) -> String {
+        match self {
+            Self::Nginx => format!(
+                "daemon off; user root; worker_processes 1; pid {folder}/pid; \
+                 error_log stderr crit;\n\
+                 events {{ worker_connections 4096; }}\n\
+                 http {{ access_log off; keepalive_requests 1000000000;\n\
+                 client_body_temp_path {folder}/a; proxy_temp_path {folder}/b; \
+                 fastcgi_temp_path {folder}/c; uwsgi_temp_path {folder}/d; \
+                 scgi_temp_path {folder}/e;\n\
+                 upstream u {{ server {upstream}; keepalive 256; keepalive_requests 1000000000; }}\n\
+                 server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://u; \
+                 proxy_http_version 1.1; proxy_set_header Connection \"\"; }} }} }}\n"
+            ),
+            Self::Haproxy => format!(
+                "global\n nbthread 1\n maxconn 4000\ndefaults\n mode http\n \
+                 timeout connect 5s\n timeout client 60s\n timeout server 60s\n \
+                 http-reuse always\nfrontend f\n bind 127.0.0.1:{port}\n default_backend b\n\
+                 backend b\n server s {upstream}\n"
+            ),
+            Self::Caddy => format!(
+                "{{\n admin off\n auto_https off\n log default {{\n level ERROR\n }}\n}}\n\
+                 http://:{port} {{\n bind 127.0.0.1\n reverse_proxy {upstream}\n}}\n"
+            ),
+        }
+    }
+
+    fn command(self, file: &Path) -> Command {
+        let mut command = Command::new(self.name());
+        match self {
+            Self::Nginx => command.arg("-c").arg(file),
+            Self::Haproxy => command.args(["-db", "-f"]).arg(file),
+            Self::Caddy => command.args(["run", "--adapter", "caddyfile", "--config"]).arg(file),
+        };
+        command
+    }
 }
 
 impl Target {
@@ -51,11 +115,47 @@ impl Target {
         Self::start(Kind::Leasehold, command, "http://")
     }
 
+    /// The server program before what listens at `upstream`.
+    pub(crate) fn gateway(program: &Path, folder: &Path, upstream: &str) -> anyhow::Result<Self> {
+        let mut command = Command::new(program);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--upstream"]);
+        command.arg(format!("http://{upstream}")).arg("--data").arg(folder);
+        Self::start(Kind::Gateway, command, "http://")
+    }
+
+    /// A reverse proxy before what listens at `upstream`.
+    pub(crate) fn proxy(proxy: Proxy, folder: &Path, upstream: &str) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        let folder = folder.canonicalize()?;
+        let port = free_port()?;
+        let file = folder.join("configuration");
+        let shown = folder.to_str().context("the folder's name is no text")?;
+        std::fs::write(&file, proxy.configuration(port, upstream, shown))?;
+        let mut command = proxy.command(&file);
+        let child = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .env("HOME", &folder)
+            .spawn()
+            .with_context(|| format!("cannot start {command:?}"))?;
+        let address = format!("127.0.0.1:{port}");
+        let mut target =
+            Self { child, kind: Kind::Proxy(proxy), address: address.clone(), _stdout: None };
+        let until = Instant::now() + Duration::from_secs(20);
+        while std::net::TcpStream::connect(&address).is_err() {
+            if until < Instant::now() || target.child.try_wait()?.is_some() {
+                bail!("{command:?} does not listen");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(target)
+    }
+
     /// Redis on an empty folder: each change is on the disk before its answer.
     pub(crate) fn redis(program: &Path, folder: &Path) -> anyhow::Result<Self> {
         std::fs::create_dir_all(folder)?;
         // Redis does not tell the port it was given for port 0: a port that is free now.
-        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = free_port()?;
         let mut command = Command::new(program);
         command
             .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", ""])
@@ -86,27 +186,49 @@ impl Target {
             }
             said.push_str(&line);
         };
-        Ok(Self { child, kind, address, _stdout: stdout })
+        Ok(Self { child, kind, address, _stdout: Some(stdout) })
     }
 
-    /// CPU seconds that the process has used so far, all its threads.
+    /// CPU seconds that the process has used so far, all its threads and the processes that it has
+    /// started.
     pub(crate) fn cpu_seconds(&self) -> anyhow::Result<f64> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        let fields: Vec<&str> =
-            stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<f64>().ok());
-        let (user, system) = (ticks(11).context("no utime")?, ticks(12).context("no stime")?);
+        let mut ticks = 0.0;
+        for process in self.processes()? {
+            ticks += cpu_ticks(process)?;
+        }
         // Linux counts in hundredths of a second towards programs, whatever its own tick is.
-        Ok((user + system) / 100.0)
+        Ok(ticks / 100.0)
     }
 
     /// Bytes of memory that are resident.
     pub(crate) fn memory(&self) -> anyhow::Result<f64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib: f64 =
-            line.and_then(|rest| rest.split_whitespace().next()).context("no VmRSS")?.parse()?;
+        let mut kib = 0.0;
+        for process in self.processes()? {
+            let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+            kib += line
+                .and_then(|rest| rest.split_whitespace().next())
+                .context("no VmRSS")?
+                .parse::<f64>()?;
+        }
         Ok(kib * 1024.0)
+    }
+
+    /// The process, and those that a proxy has started to do its work.
+    fn processes(&self) -> anyhow::Result<Vec<u32>> {
+        let mut processes = vec![self.child.id()];
+        if let Kind::Proxy(_) = self.kind {
+            for entry in std::fs::read_dir("/proc")? {
+                let Some(id) = entry?.file_name().to_str().and_then(|name| name.parse().ok())
+                else {
+                    continue;
+                };
+                if parent(id) == Some(self.child.id()) {
+                    processes.push(id);
+                }
+            }
+        }
+        Ok(processes)
     }
 
     /// Ends it as a service manager does, and waits.
@@ -132,6 +254,29 @@ impl Drop for Target {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A port that nobody listens at now.
+fn free_port() -> anyhow::Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// What of `/proc/ID/stat` is behind the name, which may have spaces.
+fn stat(process: u32) -> std::io::Result<Vec<String>> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    let behind = stat.rsplit(')').next().unwrap_or_default();
+    Ok(behind.split_whitespace().map(str::to_owned).collect())
+}
+
+fn cpu_ticks(process: u32) -> anyhow::Result<f64> {
+    let fields = stat(process)?;
+    let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<f64>().ok());
+    Ok(ticks(11).context("no utime")? + ticks(12).context("no stime")?)
+}
+
+/// Who started a process; none where it has ended.
+fn parent(process: u32) -> Option<u32> {
+    stat(process).ok()?.get(1)?.parse().ok()
 }
 
 /// An empty folder for one server's data; removed when dropped.

@@ -183,6 +183,11 @@ impl LockTable {
         self.parked.len()
     }
 
+    /// The parked acquires, in the order of their places.
+    pub fn parked(&self) -> impl Iterator<Item = &crate::command::Acquire> {
+        self.parked.values().map(|parked| &parked.command)
+    }
+
     /// How many writes are on their way.
     #[must_use]
     pub fn writes_in_flight(&self) -> usize {

@@ -17,8 +17,9 @@ use leasehold_core::table::{Granted, LockTable, Woken};
 use leasehold_core::time::Now;
 use tokio::sync::oneshot;
 
-use crate::engine::{Engine, EngineError, ParkedAnswer, Rest, Serving};
+use crate::engine::{Engine, EngineError};
 use crate::permit::Permit;
+use crate::shared::{ParkedAnswer, Rest, Serving};
 
 /// Why a command was not carried out: refused by the table, or the engine gave no answer.
 #[derive(Clone, Debug, thiserror::Error)]

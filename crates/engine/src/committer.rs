@@ -14,7 +14,8 @@ use leasehold_journal::folder::DataFolder;
 use leasehold_journal::follower::{self, FollowerHandle, Loaded};
 use leasehold_journal::log::{Group, Log, Retention, hex};
 
-use crate::engine::{EngineError, Serving, Shared};
+use crate::engine::EngineError;
+use crate::shared::{Serving, Shared};
 
 /// What learns how a write under a lock ended that was on its way at a crash.
 pub(crate) type Classify = Arc<dyn Fn(&OpenAdmission) -> WriteResult + Send + Sync>;

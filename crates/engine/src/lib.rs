@@ -12,8 +12,9 @@
 //! - after a failed commit nothing is answered from the table before the log has been read again.
 //!
 //! Modules in reading order: the lease clock ([`clock`]), the seal of tokens ([`token`]), the
-//! engine ([`engine`]) with its commands ([`commands`]), the permit of a write ([`permit`]), the
-//! journal's thread, and the counting of refusals ([`refusals`]).
+//! engine ([`engine`]) with what is behind its lock (`shared`), its commands ([`commands`]) and the
+//! permit of a write ([`permit`]), the task that settles answers (`settler`), the journal's thread
+//! (`committer`), and the counting of refusals ([`refusals`]).
 //!
 //! Deliberately absent: HTTP, and any rule about locks.
 
@@ -23,6 +24,8 @@ mod committer;
 pub mod engine;
 pub mod permit;
 pub mod refusals;
+mod settler;
+mod shared;
 pub mod start;
 pub mod token;
 

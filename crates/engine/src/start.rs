@@ -1,8 +1,8 @@
 //! Starting and stopping an engine.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use leasehold_core::ids::{Fence, Seq, WaiterId};
 use leasehold_core::lock::OpenAdmission;
 use leasehold_core::state::State;
 use leasehold_core::table::{LockTable, TableLimits};
+use leasehold_core::time::Now;
 use leasehold_journal::StoreError;
 use leasehold_journal::folder::DataFolder;
 use leasehold_journal::follower::{
@@ -18,12 +19,11 @@ use leasehold_journal::follower::{
 };
 use leasehold_journal::log::sqlite::{LogOptions, OpenError, Opened, SqliteLog};
 use leasehold_journal::log::{Group, Head, Log, LogError, Retention};
-use tokio::sync::{Notify, watch};
 
 use crate::clock::{Clock, LeaseClock};
 use crate::committer::{Committer, Step};
-use crate::engine::{Core, Engine, EngineError, Serving, Shared};
-use crate::refusals::Refusals;
+use crate::engine::{Engine, EngineError};
+use crate::shared::{Core, Serving, Shared};
 use crate::token::{TokenKeyError, TokenKeys};
 
 /// Learns what the journal does; for metrics.
@@ -31,8 +31,8 @@ pub trait Observer: Send + Sync + 'static {
     /// A group was committed.
     fn committed(&self, events: &[Event], took: Duration, head: &Head);
     /// Whether nobody but one client has anything under way. Then a commit may be made by the task
-    /// that settles answers, which holds up whatever else runs on its thread for a millisecond or
-    /// so. Asked at each change; `false` where it is not known.
+    /// that settles answers, which holds up whatever else runs on its thread until the disk
+    /// answers: as a rule for a millisecond. Asked at each change; `false` where it is not known.
     fn is_alone(&self) -> bool {
         false
     }
@@ -137,6 +137,20 @@ pub struct Stepped {
     engine: Engine,
     committer: Committer,
     follower: SteppedFollower,
+}
+
+/// A [`Stepped`] engine between two steps, for whoever judges it.
+pub struct Look<'a> {
+    /// The lock table, with everything that was decided.
+    pub table: &'a LockTable,
+    /// What was decided and has not been given to the log yet.
+    pub gathered: &'a [Event],
+    /// The newest event that counts as durable.
+    pub durable: Seq,
+    /// What the clocks show.
+    pub now: Now,
+    /// Whether commands are taken.
+    pub is_serving: bool,
 }
 
 /// A running engine's threads: what stops it.
@@ -283,8 +297,7 @@ impl Loading {
         let mut lease = LeaseClock::standing_at(head.lease.max(self.state.lease()));
         lease.run(clock.monotonic());
         let mut table = LockTable::new(self.state, self.options.limits, self.seed);
-        let now =
-            leasehold_core::time::Now { lease: lease.read(clock.monotonic()), wall: clock.wall() };
+        let now = Now { lease: lease.read(clock.monotonic()), wall: clock.wall() };
         let body = EventBody::Recovered {
             cause: self.cause,
             incarnation: self.incarnation.clone(),
@@ -305,40 +318,9 @@ impl Loading {
         self.log.append(&Group { events: &events, lease: now.lease })?;
         let head = self.log.head();
         let follower = follow(head.seq)?;
-        let shared = Arc::new(Shared {
-            core: Mutex::new(Core {
-                table,
-                lease,
-                serving: Serving::Yes,
-                epoch: 0,
-                group: Vec::new(),
-                left_to_settler: false,
-                parked: std::collections::HashMap::new(),
-                awaiting: std::collections::VecDeque::new(),
-                ended_meanwhile: Vec::new(),
-                undelivered_meanwhile: Vec::new(),
-                tellings: std::collections::HashMap::new(),
-                refusals: Refusals::default(),
-                limits: self.options.limits,
-                stopping: false,
-                ended: false,
-            }),
-            work: Condvar::new(),
-            durable: AtomicU64::new(head.seq.0),
-            epoch: AtomicU64::new(0),
-            settle: Notify::new(),
-            timer: Notify::new(),
-            next_deadline: AtomicU64::new(u64::MAX),
-            durable_watch: watch::Sender::new(head.seq),
-            tokens: arc_swap::ArcSwap::from_pointee(tokens),
-            clock,
-            incarnation: self.incarnation,
-            stop: AtomicBool::new(false),
-            ended: AtomicBool::new(false),
-            is_fast: AtomicBool::new(false),
-            committer: Mutex::new(None),
-            observer,
-        });
+        let core = Core::new(table, lease, self.options.limits);
+        let shared =
+            Arc::new(Shared::new(core, head.seq, tokens, clock, self.incarnation, observer));
         let started = shared.clock.monotonic();
         let committer = Committer {
             shared: Arc::clone(&shared),
@@ -376,6 +358,19 @@ impl Stepped {
     /// One step of the index's thread: folds a batch, if there is one.
     pub fn follow(&mut self) {
         self.follower.step();
+    }
+
+    /// Looks at what the last step has left behind.
+    pub fn look<T>(&self, look: impl FnOnce(Look<'_>) -> T) -> T {
+        let shared = &self.engine.shared;
+        let core = shared.lock();
+        look(Look {
+            table: &core.table,
+            gathered: &core.group,
+            durable: shared.durable(),
+            now: shared.now(&core),
+            is_serving: core.serving == Serving::Yes,
+        })
     }
 
     /// Tells the engine to stop: commands are refused from now on, and when what has gathered is

@@ -14,6 +14,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use leasehold_core::command::Presented;
 use leasehold_core::ids::{Fence, LockId};
 use leasehold_core::time::WallTime;
+use leasehold_journal::files;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
@@ -196,11 +197,7 @@ fn write(path: &Path, file: &KeyFile) -> Result<(), TokenKeyError> {
     let failed = |source| TokenKeyError::Io { action: "write", path: path.to_owned(), source };
     let bytes = serde_json::to_vec_pretty(file).map_err(|error| failed(error.into()))?;
     let temporary = path.with_extension("key.new");
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut out = options.open(&temporary).map_err(failed)?;
+    let mut out = files::private_file(&temporary, true).map_err(failed)?;
     out.write_all(&bytes).and_then(|()| out.sync_all()).map_err(failed)?;
     fs::rename(&temporary, path).map_err(failed)?;
     if let Some(folder) = path.parent() {

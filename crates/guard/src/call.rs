@@ -6,6 +6,7 @@ use leasehold_core::caller::{Caller, Permission};
 use leasehold_core::event::Origin;
 use leasehold_core::lock::Dialect;
 use leasehold_core::resource::Resource;
+use leasehold_core::target::Target;
 use leasehold_problems::{Name, Problem};
 
 use crate::memory::Share;
@@ -63,6 +64,19 @@ impl Call {
         }
         let what = format!("for {resource} and everything below it");
         Err(Box::new(self.forbidden(permission, &what)))
+    }
+
+    /// Whether the caller may write to everything of this, where nobody knows how much of it there
+    /// is.
+    ///
+    /// # Errors
+    /// `403 forbidden`.
+    pub fn need_to_write(&self, targets: &[Target]) -> Result<(), Box<Problem>> {
+        targets.iter().try_for_each(|target| match target {
+            Target::Content(resource) => self.need(Permission::Write, resource),
+            Target::Subtree(resource) => self.need_below(Permission::Write, resource),
+            Target::Members(_) => Ok(()),
+        })
     }
 
     /// Whether the caller may do this everywhere.

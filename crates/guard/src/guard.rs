@@ -2,7 +2,8 @@
 //!
 //! A write is checked by what its head names before its body is read; then it is read, its targets
 //! are named, and it is admitted and pinned in one step. A write that is let through runs in a
-//! task of its own, which owns the permit: a client that goes away cancels nothing.
+//! task of its own once nobody waits for it, and owns the permit: a client that goes away cancels
+//! nothing.
 //!
 //! Deliberately absent: any knowledge of what stands behind it, and any rule about locks.
 
@@ -31,7 +32,7 @@ use tokio_util::task::TaskTracker;
 use crate::body::Body;
 use crate::call::Call;
 use crate::if_header::{self, Condition};
-use crate::method::{is_read, methods};
+use crate::lasting::lasting;
 use crate::rules::Rules;
 use crate::telling::Telling;
 use crate::tokens::{self, malformed};
@@ -167,51 +168,44 @@ impl<U: Upstream> Guard<U>
 where
     U::Plan: Sync,
 {
-    /// Answers one request to a resource.
+    /// Answers one request to a resource, whose method says whether it reads.
     ///
     /// # Errors
     /// The refusal.
     pub async fn handle(&self, request: Request<Body>, resource: Resource, call: &Call) -> Answer {
-        if self.is_read(request.method(), request.uri(), request.headers(), &resource)? {
-            call.need(Permission::Read, &resource)?;
-            return self.shared.upstream.read(request, resource).await;
+        if is_safe(request.method()) {
+            return self.read(request, resource, call).await;
         }
         self.write(request, resource, call).await
     }
 
-    /// Whether a request only reads, as whatever method it may be taken for.
+    /// Answers a request that only reads.
     ///
     /// # Errors
-    /// `400` for a field that names no method.
-    pub fn is_read(
-        &self,
-        method: &Method,
-        uri: &Uri,
-        headers: &HeaderMap,
-        resource: &Resource,
-    ) -> Result<bool, Box<Problem>> {
-        if !self.shared.upstream.has_methods_of_its_own() {
-            return Ok(is_safe(method));
-        }
-        let rules = self.shared.rules.load();
-        let rule = match &Resource::parse(uri.path()) {
-            Ok(path) => rules.find(path).1,
-            Err(_) => rules.find(resource).1,
-        };
-        let methods = methods(method, uri, headers, rule)?;
-        Ok(methods.iter().all(|method| is_read(method, uri.path(), rule)))
+    /// `403 forbidden`, and what stands behind refuses.
+    pub async fn read(&self, request: Request<Body>, resource: Resource, call: &Call) -> Answer {
+        call.need(Permission::Read, &resource)?;
+        self.shared.upstream.read(request, resource).await
     }
 
-    async fn write(&self, request: Request<Body>, resource: Resource, call: &Call) -> Answer {
+    /// Answers a write, whatever its method.
+    ///
+    /// # Errors
+    /// The refusal, of the guard or of what stands behind.
+    pub async fn write(&self, request: Request<Body>, resource: Resource, call: &Call) -> Answer {
         let shared = &self.shared;
         let (mut head, body) = request.into_parts();
         self.permitted(call, &head, &resource)?;
         shared.upstream.allow(&head, &resource)?;
         let claims = self.claims(call, &mut head, &resource).await?;
-        let early = shared.upstream.early_targets(&head, &resource);
+        let is_judged_once = shared.upstream.is_judged_by_head();
+        let early = match is_judged_once {
+            true => Vec::new(),
+            false => shared.upstream.early_targets(&head, &resource),
+        };
         let method: Arc<str> = Arc::from(head.method.as_str());
         let mut write = self.judged(call, method, resource.clone(), early, &claims)?;
-        if let Err(refused) = shared.engine.check(&write).await {
+        if !is_judged_once && let Err(refused) = shared.engine.check(&write).await {
             self.confirm(call, &head, &mut write, claims.has_precondition, refused).await?;
         }
         let plan = shared.upstream.plan(head, resource, body).await?;
@@ -455,10 +449,10 @@ impl<U: Witness> Guard<U> {
         telling.write(resource, refused)
     }
 
-    /// Admits a write and carries it out in a task of its own.
+    /// Admits a write and carries it out, to its end even when nobody waits for it any more.
     ///
     /// # Errors
-    /// The refusal, or `503` when the task was lost.
+    /// The refusal, or `503` when it panicked.
     pub async fn carry_out(
         &self,
         call: &Call,
@@ -471,16 +465,10 @@ impl<U: Witness> Guard<U> {
         let guard = self.clone();
         let call = call.clone();
         // From here on nothing that the client does ends the write.
-        let task = self.shared.writes.spawn(async move {
+        let carrying = lasting(&self.shared.writes, async move {
             guard.run(&call, write, has_precondition, targets, permit, &mut work).await
         });
-        match task.await {
-            Ok(answer) => answer,
-            Err(error) => {
-                tracing::error!(%error, "the task of a write was lost");
-                Err(broken_off())
-            }
-        }
+        caught(carrying).await.unwrap_or_else(|()| Err(broken_off()))
     }
 
     async fn admit(

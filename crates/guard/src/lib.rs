@@ -13,6 +13,7 @@ pub mod fields;
 pub mod guard;
 pub mod if_header;
 pub mod kept;
+mod lasting;
 pub mod memory;
 pub mod method;
 pub mod rules;

@@ -36,6 +36,10 @@ pub struct Rule {
     pub reads: Vec<Read>,
     /// The query parameter that the upstream takes a method from.
     pub method_parameter: Option<String>,
+    /// Which upstream the URLs are at, by its address; none: the one for everything.
+    pub upstream: Option<Arc<str>>,
+    /// How long that may be silent; none: as long as it may for everything.
+    pub upstream_timeout: Option<Duration>,
     /// Whether they can be locked.
     pub lockable: bool,
     /// The TTL of an acquire that names none.
@@ -69,6 +73,8 @@ impl Default for Rule {
             fold: Fold::default(),
             reads: Vec::new(),
             method_parameter: None,
+            upstream: None,
+            upstream_timeout: None,
             lockable: true,
             default_ttl: Duration::from_secs(300),
             max_ttl: Duration::from_secs(1800),
@@ -288,6 +294,11 @@ impl Rules {
     #[must_use]
     pub fn rule(&self, number: usize) -> &Rule {
         number.checked_sub(1).and_then(|at| self.rules.get(at)).map_or(&self.default, |it| &it.rule)
+    }
+
+    /// Every rule, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Rule> {
+        self.rules.iter().map(|each| &each.rule)
     }
 
     /// How many there are.

@@ -9,6 +9,10 @@ use leasehold_problems::Problem;
 use crate::rules::{Located, Rules};
 use crate::tokens::malformed;
 
+/// An extension of the head of a write: everything that it changes, as [`by_rules`] has found.
+#[derive(Clone, Debug)]
+pub struct ByRules(pub Vec<Target>);
+
 /// Everything that a write changes as any of `methods`, by the names that the rules know it under.
 /// `query` is that of its URL.
 ///

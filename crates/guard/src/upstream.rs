@@ -86,12 +86,6 @@ pub trait Upstream: Witness {
     /// A write that has been read and understood.
     type Plan: Send + 'static;
 
-    /// Whether what a request does is up to what stands behind, and not to its method alone: then
-    /// the rules say which actions read, and fields that name another method count.
-    fn has_methods_of_its_own(&self) -> bool {
-        false
-    }
-
     /// Answers a request that only reads.
     fn read<'a>(&'a self, request: Request<Body>, resource: Resource) -> BoxFuture<'a, Answer>;
 
@@ -121,6 +115,12 @@ pub trait Upstream: Witness {
         head: &'a Parts,
         resource: &'a Resource,
     ) -> BoxFuture<'a, Option<Vec<Target>>>;
+
+    /// Whether a write's head tells everything that it changes, and its body is not read before it
+    /// is let through: then it is judged once, when it is admitted.
+    fn is_judged_by_head(&self) -> bool {
+        false
+    }
 
     /// Step 6: reads what it needs of the body.
     fn plan<'a>(

@@ -23,6 +23,7 @@ use rusqlite::backup::{Backup, StepResult};
 use serde::{Deserialize, Serialize};
 
 use crate::connect::{self, StoreError, failed};
+use crate::files;
 use crate::folder::LOG_FILE;
 use crate::log::{Head, hex, sqlite};
 
@@ -112,7 +113,7 @@ pub fn backup(
     let archive = work.path.join("archive");
     let bytes = write_archive(&archive, &head, &parts)?;
     fs::rename(&archive, dest).map_err(failed("move the backup to", dest))?;
-    connect::sync_folder(parent(dest))?;
+    files::sync_folder(parent(dest))?;
     let files = parts.into_iter().map(|(name, _)| name.to_owned()).collect();
     Ok(BackupReport { head, files, bytes })
 }
@@ -125,7 +126,7 @@ pub fn backup(
 /// backup, its log is damaged, or something cannot be written. What was restored until then is
 /// left there, without a log.
 pub fn restore(file: &Path, folder: &Path) -> Result<BackupReport, BackupError> {
-    connect::private_folder(folder).map_err(failed("make the folder", folder))?;
+    files::private_folder(folder).map_err(failed("make the folder", folder))?;
     let mut inside = fs::read_dir(folder).map_err(failed("list the folder", folder))?;
     if inside.next().is_some() {
         return Err(BackupError::NotEmpty { path: folder.to_owned() });
@@ -153,7 +154,7 @@ pub fn restore(file: &Path, folder: &Path) -> Result<BackupReport, BackupError> 
             DOCUMENTS_FILE | KEYS_FILE | TOKEN_KEY_FILE => folder.join(&name),
             other => return Err(not(&format!("it has a file `{other}`"))),
         };
-        let mut output = connect::private_file(&to, true).map_err(failed("create", &to))?;
+        let mut output = files::private_file(&to, true).map_err(failed("create", &to))?;
         std::io::copy(&mut entry, &mut output).map_err(failed("write to", &to))?;
         output.sync_all().map_err(failed("sync", &to))?;
         files.push(name);
@@ -170,7 +171,7 @@ pub fn restore(file: &Path, folder: &Path) -> Result<BackupReport, BackupError> 
     }
     let log = folder.join(LOG_FILE);
     fs::rename(&partial, &log).map_err(failed("move the log to", &log))?;
-    connect::sync_folder(folder)?;
+    files::sync_folder(folder)?;
     Ok(BackupReport { head, files, bytes })
 }
 
@@ -191,7 +192,7 @@ impl Workspace {
             }
             _ => {}
         }
-        connect::private_folder(&path).map_err(failed("make the folder", &path))?;
+        files::private_folder(&path).map_err(failed("make the folder", &path))?;
         Ok(Self { path })
     }
 }
@@ -213,7 +214,7 @@ fn parent(path: &Path) -> &Path {
 
 /// Copies a SQLite file as of one moment, its write-ahead file included.
 fn copy_database(from: &Path, to: &Path) -> Result<(), StoreError> {
-    connect::private_file(to, true).map_err(failed("create", to))?;
+    files::private_file(to, true).map_err(failed("create", to))?;
     let source = connect::reader(from).map_err(failed("open", from))?;
     let mut target = Connection::open(to).map_err(failed("open", to))?;
     {
@@ -236,7 +237,7 @@ fn head_of(log: &Path) -> Result<Head, StoreError> {
 
 fn write_archive(path: &Path, head: &Head, parts: &[(&str, PathBuf)]) -> Result<u64, StoreError> {
     let wrong = |error: std::io::Error| StoreError::new("write to", path, error);
-    let file = connect::private_file(path, true).map_err(wrong)?;
+    let file = files::private_file(path, true).map_err(wrong)?;
     let mut archive = tar::Builder::new(file);
     let manifest = Manifest { format: FORMAT, seq: head.seq, hash: hex(&head.hash) };
     let text = serde_json::to_vec(&manifest).map_err(failed("describe", path))?;

@@ -3,7 +3,6 @@
 //! Deliberately absent: schemas. Each file's own module has its own.
 
 use std::error::Error;
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -147,94 +146,4 @@ pub(crate) fn uint(number: i64) -> u64 {
 /// A position that [`int`] has written.
 pub(crate) fn seq(number: i64) -> Seq {
     Seq(uint(number))
-}
-
-/// Makes the names in `folder` durable.
-pub(crate) fn sync_folder(folder: &Path) -> Result<(), StoreError> {
-    std::fs::File::open(folder)
-        .and_then(|handle| handle.sync_all())
-        .map_err(failed("sync the folder", folder))
-}
-
-/// Writes the bytes of a file again where they are, and syncs them; there may be no such file.
-///
-/// After a failed sync a system may have them in its memory alone and take them for written. Then
-/// whoever reads the file sees them, no other sync makes them durable, and a loss of power takes
-/// them away.
-pub(crate) fn write_again(path: &Path) -> Result<(), StoreError> {
-    let mut file = match std::fs::File::options().read(true).write(true).open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(StoreError::new("open", path, error)),
-    };
-    copy_onto_itself(&mut file).map_err(failed("write again", path))
-}
-
-fn copy_onto_itself(file: &mut std::fs::File) -> std::io::Result<()> {
-    let mut chunk = vec![0; 1 << 20];
-    let mut at = 0;
-    loop {
-        file.seek(SeekFrom::Start(at))?;
-        let count = file.read(&mut chunk)?;
-        if count == 0 {
-            return file.sync_all();
-        }
-        file.seek(SeekFrom::Start(at))?;
-        file.write_all(&chunk[..count])?;
-        at += count as u64;
-    }
-}
-
-/// Opens `path` for writing, made if missing, readable by its owner only.
-pub(crate) fn private_file(path: &Path, truncate: bool) -> std::io::Result<std::fs::File> {
-    let mut options = std::fs::File::options();
-    options.read(true).write(true).create(true).truncate(truncate);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.mode(0o600);
-    }
-    options.open(path)
-}
-
-/// Makes `path` and what is missing above it, for its owner only.
-pub(crate) fn private_folder(path: &Path) -> std::io::Result<()> {
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::DirBuilderExt;
-        builder.mode(0o700);
-    }
-    builder.create(path)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::SystemTime;
-
-    use super::*;
-
-    #[test]
-    fn what_is_written_again_is_the_same() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("log.db-wal");
-        write_again(&path).unwrap();
-        assert!(!path.exists());
-        for length in [0, 1, 1 << 20, (3 << 20) + 17] {
-            let bytes: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
-            std::fs::write(&path, &bytes).unwrap();
-            let long_ago = SystemTime::UNIX_EPOCH;
-            std::fs::File::options()
-                .write(true)
-                .open(&path)
-                .unwrap()
-                .set_modified(long_ago)
-                .unwrap();
-            write_again(&path).unwrap();
-            assert!(std::fs::read(&path).unwrap() == bytes, "{length} bytes");
-            let is_written = std::fs::metadata(&path).unwrap().modified().unwrap() > long_ago;
-            assert_eq!(is_written, length > 0, "{length} bytes");
-        }
-    }
 }

@@ -10,7 +10,8 @@ use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::connect::{self, StoreError, failed};
+use crate::connect::{StoreError, failed};
+use crate::files;
 
 /// The file with all events.
 pub const LOG_FILE: &str = "log.db";
@@ -52,10 +53,10 @@ impl DataFolder {
     /// [`FolderError::InUse`] at once when another process has it; [`FolderError::Store`] when it
     /// cannot be made or locked.
     pub fn open(path: &Path) -> Result<Self, FolderError> {
-        connect::private_folder(path).map_err(failed("make the data folder", path))?;
+        files::private_folder(path).map_err(failed("make the data folder", path))?;
         let path = path.canonicalize().map_err(failed("resolve the data folder", path))?;
         let lock = path.join(LOCK_FILE);
-        let mut file = connect::private_file(&lock, false).map_err(failed("open", &lock))?;
+        let mut file = files::private_file(&lock, false).map_err(failed("open", &lock))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

@@ -3,6 +3,7 @@
 //! Modules in reading order: the data folder and its lock ([`folder`]), the log ([`log`]), what a
 //! start finds and does ([`recovery`]), the rebuildable index beside the log ([`follower`]),
 //! questions to the trail ([`query`]), judging it ([`verify`]), and copies of it ([`backup`]).
+//! Files of a data folder, whoever keeps them, are made as [`files`] does.
 //!
 //! What always holds:
 //! - `log.db` alone is the truth. `index.db` can be deleted at any time, also under a running
@@ -15,6 +16,7 @@
 
 pub mod backup;
 mod connect;
+pub mod files;
 pub mod folder;
 pub mod follower;
 mod index;

@@ -16,11 +16,13 @@ use http::{Method, Request, Response, StatusCode, Version};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
+use leasehold_core::caller::Permission;
 use leasehold_core::ids::Principal;
-use leasehold_core::resource::Resource;
+use leasehold_core::resource::{PathError, Resource};
 use leasehold_engine::Engine;
-use leasehold_faces::json_api::endpoint::{self, Endpoint};
+use leasehold_faces::json_api::endpoint;
 use leasehold_faces::json_api::{JsonApi, options};
+use leasehold_faces::judge::{Judged, Setting};
 use leasehold_faces::request_id::RequestIds;
 use leasehold_faces::trail::Readers;
 use leasehold_guard::body::{Body, empty, full};
@@ -30,10 +32,11 @@ use leasehold_guard::guard::{Guard, is_safe};
 use leasehold_guard::kept::kept;
 use leasehold_guard::memory::{self, Memory, Share, counted};
 use leasehold_guard::rules::Rules;
+use leasehold_guard::targets::ByRules;
 use leasehold_guard::telling::count_refusal;
 use leasehold_guard::upstream::Answer;
 use leasehold_problems::{Context as Told, Name, Problem};
-use leasehold_upstreams::proxy::{Arrival as CameFrom, Streamed};
+use leasehold_upstreams::proxy::{Arrival as CameFrom, Route, Streamed};
 
 use crate::behind::Behind;
 use crate::browser::Browsers;
@@ -250,12 +253,11 @@ impl App {
             let detail = format!("The target of the request is longer than {MAX_TARGET} bytes.");
             return Err(Box::new(Problem::new(Name::UriTooLong, detail)));
         }
-        let path = if is_of_all { "/" } else { head.uri.path() };
-        let path = Resource::parse(path).map_err(|error| endpoint::no_resource(&error.into()))?;
+        let path = Resource::parse(head.uri.path());
         self.browsers.check(&head)?;
-        let own = self.own(&path).map(str::to_owned);
-        let found = match own {
-            None if !admin => Some(self.find(&path, &head)?),
+        let own = path.as_ref().ok().and_then(|path| self.own(path)).map(str::to_owned);
+        let judged = match own {
+            None if !admin => Some(self.judge(&path, &head)?),
             _ => None,
         };
         let public = own.as_deref().is_some_and(|rest| crate::own_space::is_public(rest, admin));
@@ -273,11 +275,11 @@ impl App {
             }
             caller
         };
-        let asked = match &found {
-            Some(Ok(Endpoint::Resource(located) | Endpoint::Lock(located, _))) => {
+        let asked = match &judged {
+            Some(Ok((judged, _))) => judged.located().and_then(|located| {
                 let is_name = *located.asked.path() == located.resource;
                 (!is_name).then(|| Arc::new(located.asked.clone()))
-            }
+            }),
             Some(Err(_)) | None => None,
         };
         let Arrival { request_id, remote_addr, memory, .. } = arrival;
@@ -286,44 +288,84 @@ impl App {
         if let Some(rest) = own {
             return self.own_space(request, &rest, admin, &call).await;
         }
-        let Some(found) = found else {
+        let Some(judged) = judged else {
             return Err(Box::new(Problem::new(
                 Name::NotFound,
                 "This address serves the server's own space only.",
             )));
         };
-        seen.resource = Some(path);
-        match found? {
-            Endpoint::Lock(located, action) => {
-                seen.resource = Some(located.resource.clone());
-                self.api.handle(request, located.resource, action, &call).await
+        seen.resource = path.ok();
+        let (judged, route) = judged?;
+        if let Some(located) = judged.located() {
+            seen.resource = Some(located.resource.clone());
+        }
+        self.carry_out(request, judged, route, &call).await
+    }
+
+    /// Answers a request that is not to the server's own space.
+    async fn carry_out(
+        &self,
+        mut request: Request<Body>,
+        judged: Judged,
+        route: Option<Route>,
+        call: &Call,
+    ) -> Answer {
+        if let Some(route) = route {
+            request.extensions_mut().insert(route);
+        }
+        match judged {
+            Judged::Lock(located, action) => {
+                self.api.handle(request, located.resource, action, call).await
             }
-            Endpoint::Resource(located) => {
-                seen.resource = Some(located.resource.clone());
-                self.guard.handle(request, located.resource, &call).await
+            Judged::Read(Some(located)) => self.guard.read(request, located.resource, call).await,
+            Judged::Read(None) => {
+                call.need_everywhere(Permission::Read)?;
+                self.guard.upstream().pass_on(request).await
+            }
+            Judged::Write(located, targets) => {
+                if self.guard.upstream().streams() {
+                    call.need_to_write(&targets)?;
+                    request.extensions_mut().insert(ByRules(targets));
+                }
+                self.guard.write(request, located.resource, call).await
             }
         }
     }
 
-    /// What a path is about. A head that cannot be read is refused before anybody is asked who
-    /// he is; any other refusal is kept until that is known.
-    fn find(
+    /// What a request is about, and where a rule sends it. A head that cannot be read is refused
+    /// before anybody is asked who he is; any other refusal is kept until that is known.
+    fn judge(
         &self,
-        path: &Resource,
+        path: &Result<Resource, PathError>,
         head: &Parts,
-    ) -> Result<Result<Endpoint, Box<Problem>>, Box<Problem>> {
-        let found = endpoint::find(path, head.uri.query(), &self.lock_suffix, &self.rules.load());
-        match &found {
-            Err(problem) if problem.name == Name::MalformedRequest => return found.map(Ok),
-            Ok(Endpoint::Resource(located)) => {
-                let (uri, headers) = (&head.uri, &head.headers);
-                if !self.guard.is_read(&head.method, uri, headers, &located.resource)? {
-                    self.guard.check_syntax(head)?;
-                }
-            }
-            Ok(Endpoint::Lock(..)) | Err(_) => {}
+    ) -> Result<Result<(Judged, Option<Route>), Box<Problem>>, Box<Problem>> {
+        let rules = self.rules.load();
+        let setting =
+            Setting { rules: &rules, prefix: &self.prefix, lock_suffix: &self.lock_suffix };
+        let path = path.as_ref().map_err(Clone::clone);
+        let judged = if self.guard.upstream().streams() {
+            setting.judge(path, &head.method, &head.uri, &head.headers)
+        } else {
+            let path = path.map_err(|error| endpoint::no_resource(&error.into()))?;
+            setting.by_method(path, head)
+        };
+        let judged = match judged {
+            Err(problem) if problem.name == Name::MalformedRequest => return Err(problem),
+            Err(problem) => return Ok(Err(problem)),
+            Ok(judged) => judged,
+        };
+        if matches!(judged, Judged::Write(..)) {
+            self.guard.check_syntax(head)?;
         }
-        Ok(found)
+        let rule = match (judged.located(), path) {
+            (Some(located), _) => rules.rule(located.rule),
+            // Its path has a rule, though its query names nothing.
+            (None, Ok(path)) => rules.find(path).1,
+            (None, Err(_)) => rules.rule(0),
+        };
+        let route = (rule.upstream.is_some() || rule.upstream_timeout.is_some())
+            .then(|| Route { upstream: rule.upstream.clone(), timeout: rule.upstream_timeout });
+        Ok(Ok((judged, route)))
     }
 
     /// What follows the prefix, where the path is in the server's own space.

@@ -10,7 +10,7 @@ use leasehold_core::resource::Resource;
 use leasehold_core::target::Target;
 use leasehold_guard::body::Body;
 use leasehold_guard::upstream::{Admitted, Answer, BoxFuture, Execution, Upstream, Witness};
-use leasehold_problems::Problem;
+use leasehold_problems::{Name, Problem};
 use leasehold_upstreams::documents::Documents;
 use leasehold_upstreams::proxy::Proxy;
 
@@ -34,6 +34,21 @@ impl Behind {
         match self {
             Self::Documents(documents) => Some(documents),
             Self::Proxy(_) => None,
+        }
+    }
+
+    /// Answers a request that only reads, and whose URL names nothing here.
+    ///
+    /// # Errors
+    /// `404 not-found` where there are documents, which all have names; else why the API behind has
+    /// not answered.
+    pub(crate) async fn pass_on(&self, request: Request<Body>) -> Answer {
+        match self {
+            Self::Documents(_) => {
+                let detail = "The URL names no document.";
+                Err(Box::new(Problem::new(Name::NotFound, detail)))
+            }
+            Self::Proxy(proxy) => proxy.pass_on(request).await,
         }
     }
 
@@ -95,6 +110,10 @@ impl Upstream for Behind {
         resource: &'a Resource,
     ) -> BoxFuture<'a, Option<Vec<Target>>> {
         either!(self, one => one.targets_by_head(head, resource))
+    }
+
+    fn is_judged_by_head(&self) -> bool {
+        either!(self, one => one.is_judged_by_head())
     }
 
     fn plan<'a>(

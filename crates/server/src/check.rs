@@ -48,9 +48,14 @@ impl App {
         let rules = self.rules.load_full();
         let setting =
             Setting { rules: &rules, prefix: &self.prefix, lock_suffix: &self.lock_suffix };
-        match setting.judge(&method, &uri, &head.headers)? {
-            // What is about a lock, or the server's own, is no write.
-            Judged::Own | Judged::Lock(..) => Ok(passed()),
+        let path = Resource::parse(uri.path());
+        let path = path.as_ref().map_err(Clone::clone);
+        // What is about a lock, or the server's own, is no write.
+        if setting.is_own(path) {
+            return Ok(passed());
+        }
+        match setting.judge(path, &method, &uri, &head.headers)? {
+            Judged::Lock(..) => Ok(passed()),
             Judged::Read(located) => {
                 match located {
                     Some(located) => call.need(Permission::Read, &located.resource)?,
@@ -74,6 +79,7 @@ impl App {
         call: &Call,
     ) -> Answer {
         call.need(Permission::Write, &resource)?;
+        call.need_to_write(&targets)?;
         let claims = self.guard.claims(call, head, &resource).await?;
         let method: Arc<str> = Arc::from(method.as_str());
         let write = self.guard.judged(call, method, resource.clone(), targets, &claims)?;

@@ -1,6 +1,7 @@
 //! `leasehold rules check`: what a request would get, without a server.
 
 use http::{HeaderMap, Method, Uri};
+use leasehold_core::resource::Resource;
 use leasehold_core::target::Target;
 use leasehold_faces::judge::{Judged, Setting};
 use leasehold_guard::rules::Located;
@@ -81,8 +82,13 @@ pub fn check(config: &Config, method: &str, url: &str) -> Result<Verdict, String
         verdict.lockable =
             Some(leasehold_faces::json_api::endpoint::check_lockable(located, rules).is_ok());
     };
-    match setting.judge(&read, &uri, &HeaderMap::new()) {
-        Ok(Judged::Own) => verdict.decision = "own",
+    let path = Resource::parse(uri.path());
+    let path = path.as_ref().map_err(Clone::clone);
+    if setting.is_own(path) {
+        verdict.decision = "own";
+        return Ok(verdict);
+    }
+    match setting.judge(path, &read, &uri, &HeaderMap::new()) {
         Ok(Judged::Lock(located, _)) => {
             about(&located);
             verdict.decision = "lock";

@@ -24,7 +24,7 @@ use leasehold_guard::rules::Rules;
 use leasehold_journal::folder::DataFolder;
 use leasehold_journal::log::Retention;
 use leasehold_upstreams::documents::{Documents, Options as DocumentOptions};
-use leasehold_upstreams::proxy::{Options as ProxyOptions, Proxy};
+use leasehold_upstreams::proxy::{Options as ProxyOptions, Origin, Proxy};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -83,6 +83,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let engine = running.engine().clone();
     let settler = tokio::spawn(engine.clone().run());
     tokio::spawn(housekeeping(app.clone(), documents, stop.clone()));
+    tokio::spawn(tidying(app.clone(), stop.clone()));
     tokio::spawn({
         let (app, stop) = (app.clone(), stop.clone());
         async move {
@@ -164,7 +165,7 @@ async fn assemble(
         recovery_ms: config
             .upstream
             .as_ref()
-            .map(|upstream| millis(upstream.timeout + upstream.drain_time)),
+            .map(|upstream| millis(upstream.longest_timeout(&config.rules) + upstream.drain_time)),
         ..EngineOptions::default()
     };
     let opening = folder.clone();
@@ -250,20 +251,27 @@ fn open_proxy(
     metrics: &Arc<Metrics>,
     stop: CancellationToken,
 ) -> anyhow::Result<Proxy> {
-    let tls = match upstream.origin.is_https() {
-        true => Some(upstream.tls.load().context("TLS with the upstream")?),
-        false => None,
-    };
     let options = ProxyOptions {
         origin: upstream.origin.clone(),
-        tls,
         timeout: upstream.timeout,
         drain_time: upstream.drain_time,
         max_tunnels: config.limits.max_connections,
         observer: metrics.clone(),
         stop,
     };
-    Proxy::new(options).context("TLS with the upstream")
+    let proxy = Proxy::new(options);
+    know_upstreams(&proxy, upstream, &config.rules)?;
+    Ok(proxy)
+}
+
+/// Makes every upstream known, with TLS as its files are now.
+fn know_upstreams(proxy: &Proxy, upstream: &UpstreamConfig, rules: &Rules) -> anyhow::Result<()> {
+    let origins = upstream.origins(rules);
+    let tls = match origins.iter().any(Origin::is_https) {
+        true => Some(upstream.tls.load().context("TLS with the upstream")?),
+        false => None,
+    };
+    proxy.know(&origins, tls.as_ref()).context("TLS with the upstream")
 }
 
 fn open_documents(
@@ -351,6 +359,13 @@ fn reload(
         }
     };
     let new = reload.config;
+    if let (Behind::Proxy(proxy), Some(upstream)) = (app.guard.upstream().as_ref(), &new.upstream)
+        && let Err(error) = know_upstreams(proxy, upstream, &new.rules)
+    {
+        tracing::error!("{error:#}");
+        tracing::error!("the configuration is broken; the one before it stays");
+        return config;
+    }
     app.rules.store(new.rules.clone());
     app.browsers.set_origins(new.cors_origins.clone());
     app.engine.set_limits(table_limits(&new));
@@ -375,6 +390,15 @@ fn reload(
     }
     tracing::info!("the configuration was read again");
     new
+}
+
+async fn tidying(app: Arc<App>, stop: CancellationToken) {
+    if let Behind::Proxy(proxy) = app.guard.upstream().as_ref() {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = proxy.tidy() => {}
+        }
+    }
 }
 
 async fn housekeeping(app: Arc<App>, documents: Option<Arc<Documents>>, stop: CancellationToken) {
@@ -426,9 +450,12 @@ fn greeting(config: &Config, address: SocketAddr) -> String {
         data.display()
     );
     if let Some(upstream) = &config.upstream {
+        let to = match &upstream.origin {
+            Some(origin) => origin.to_string(),
+            None => "where its rules say".to_owned(),
+        };
         return format!(
-            "{listens}it passes requests on to {}, and refuses writes to what is locked\n",
-            upstream.origin
+            "{listens}it passes requests on to {to}, and refuses writes to what is locked\n"
         );
     }
     if config.identity.mode() == IdentityMode::Header {

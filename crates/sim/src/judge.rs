@@ -1,29 +1,42 @@
 //! The judge: the ten invariants, from what clients were told and from the durable log.
 //!
-//! What always holds: nothing that the engine believes is asked for, but for the reading of its
-//! lease clock, which tells when (by the monotonic clock of the simulation) an event was decided.
-//! An answer is compared with the log at the moment at which it is told.
+//! An answer is compared with the durable log at the moment at which it is told (`told`), a write
+//! with the locks when it sets off (`writes`), an event with all before it when it is decided, and
+//! once more when it becomes durable (`events`), and the engine's table with the events after each
+//! step (`state`).
+//!
+//! What always holds: what the engine believes is judged, and nothing is judged by it, but for the
+//! reading of its lease clock, which tells when (by the monotonic clock of the simulation) an event
+//! was decided.
 //!
 //! Deliberately absent: predictions of what a command should answer. The core's model has them.
 
 mod events;
+mod state;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail them")]
+mod tests;
+mod told;
 mod verdict;
+mod writes;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::iter::repeat;
 use std::time::Duration;
 
-use leasehold_core::ids::{Fence, LockId, Principal, Seq};
-use leasehold_core::lock::{Lock, Mode};
-use leasehold_core::target::Target;
+use leasehold_core::event::Event;
+use leasehold_core::ids::{Fence, LockId, Seq};
+use leasehold_core::lock::Mode;
 use leasehold_core::time::LeaseTime;
 use leasehold_journal::log::Stored;
 
-use crate::client::request_id;
+use crate::fold::Fold;
 use crate::geometry::Claim;
-use crate::trail::{How, Live, Trail};
+use crate::trail::Trail;
 pub use verdict::{Invariant, Limits, Verdict, Violation};
 use verdict::{broken, index};
+pub use writes::Begun;
+use writes::Underway;
 
 /// By how much a lock may outlive its deadline on a running server.
 const LATENESS: u64 = 50;
@@ -71,38 +84,15 @@ pub struct Acquiring {
     pub repeats: Option<u64>,
 }
 
-/// A write that was let through.
-#[derive(Clone, Debug)]
-pub struct Begun {
-    /// Its number at the upstream.
-    pub write: u64,
-    /// The call it is.
-    pub call: u64,
-    /// How often the journal had failed when it was sent.
-    pub failures: u64,
-    /// What it changes.
-    pub targets: Vec<Target>,
-    /// The locks whose tokens it presented.
-    pub tokens: Vec<LockId>,
-    /// The position of its `write_admitted`.
-    pub admission: Option<Seq>,
-    /// Whose it is.
-    pub by: Principal,
-}
-
-/// A write that was let through and may still land.
-#[derive(Clone, Debug)]
-struct Underway {
-    targets: Vec<Target>,
-    tokens: Vec<LockId>,
-    shares: bool,
-}
-
 /// The judge.
 #[derive(Debug)]
 pub struct Judge {
     /// The durable log.
     pub trail: Trail,
+    /// What it comes to with all that is decided and not durable yet.
+    ahead: Fold,
+    /// Those events.
+    not_durable: VecDeque<Event>,
     limits: Limits,
     mono: Duration,
     lease: LeaseTime,
@@ -133,6 +123,8 @@ impl Judge {
     pub fn new(limits: Limits) -> Self {
         Self {
             trail: Trail::default(),
+            ahead: Fold::default(),
+            not_durable: VecDeque::new(),
             limits,
             mono: Duration::ZERO,
             lease: LeaseTime(0),
@@ -185,9 +177,35 @@ impl Judge {
     pub fn read(&mut self, events: &[Stored]) -> Verdict {
         for stored in events {
             let event = self.trail.fold(stored, self.limits)?;
-            self.judge_event(&event)?;
+            self.decided(std::slice::from_ref(&event))?;
+            if self.not_durable.pop_front().is_none_or(|decided| decided != event) {
+                let what = format!("event {} is not what was decided", event.seq);
+                return broken(Invariant::TrailIsTruth, what);
+            }
+            self.judge_durable(&event)?;
         }
         Ok(())
+    }
+
+    /// Folds what was decided, but for what is known already.
+    ///
+    /// # Errors
+    /// The invariant that does not hold.
+    pub fn decided(&mut self, events: &[Event]) -> Verdict {
+        for event in events {
+            if self.ahead.last() < event.seq {
+                self.ahead.apply(event, self.limits)?;
+                self.not_durable.push_back(event.clone());
+                self.judge_decided(event)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What was decided and is not durable is dropped.
+    fn forget_undurable(&mut self) {
+        self.ahead = self.trail.table.clone();
+        self.not_durable.clear();
     }
 
     /// Compares the log that a start has found with the one that was read before.
@@ -210,6 +228,7 @@ impl Judge {
             }
         }
         self.is_harmed = false;
+        self.forget_undurable();
         self.readings.clear();
         self.sent.clear();
         self.calls_of_locks.clear();
@@ -232,44 +251,8 @@ impl Judge {
     /// A commit has failed: whoever waited is told so, and waits no more.
     pub fn journal_failed(&mut self) {
         self.failures += 1;
+        self.forget_undurable();
         self.sent.clear();
-    }
-
-    /// Everything that was decided is durable, and the server has had its turn: locks that are long
-    /// over have to be over in the log.
-    ///
-    /// # Errors
-    /// [`Invariant::NotLate`] or [`Invariant::Bounded`].
-    pub fn at_rest(&self, waiting: &BTreeSet<u64>) -> Verdict {
-        // While nothing becomes durable no end can show.
-        let live = self.trail.live.iter().filter(|_| !self.is_harmed);
-        for (id, live) in live {
-            let due = live.deadline.max(self.stood_still_until);
-            if due.0 + LATENESS < self.lease.0 {
-                let what = format!("{id} was due at {} and lives on", live.deadline.0);
-                return broken(Invariant::NotLate, what);
-            }
-        }
-        self.judge_queues(waiting)
-    }
-
-    fn judge_queues(&self, waiting: &BTreeSet<u64>) -> Verdict {
-        let waiting: Vec<&Sent> = waiting.iter().filter_map(|call| self.sent.get(call)).collect();
-        if self.limits.max_waiters < waiting.len() {
-            return broken(Invariant::Bounded, format!("{} waiters", waiting.len()));
-        }
-        let mut queues: BTreeMap<&str, usize> = BTreeMap::new();
-        // One that waits for any of several keeps only one place once it has only writes before it.
-        for sent in waiting.into_iter().filter(|sent| !sent.is_any_of) {
-            for resource in &sent.resources {
-                let queue = queues.entry(resource.as_str()).or_default();
-                *queue += 1;
-                if self.limits.max_queue < *queue {
-                    return broken(Invariant::Bounded, format!("{queue} wait for {resource}"));
-                }
-            }
-        }
-        Ok(())
     }
 
     // ---- what clients ask ----------------------------------------------------------------------
@@ -314,220 +297,5 @@ impl Judge {
     /// A client has gone, or its call is over without an answer.
     pub fn left(&mut self, call: u64) {
         self.sent.remove(&call);
-    }
-
-    // ---- what clients are told -----------------------------------------------------------------
-
-    /// What is missing in the log although an answer rests on it.
-    fn missing(&self, call: u64, failures_before: u64, what: String) -> Verdict {
-        let which = if self.trail.requests.contains(&request_id(call)) {
-            // The request has its event, and the event says something else.
-            Invariant::TrailIsTruth
-        } else if self.is_harmed || failures_before != self.failures {
-            Invariant::FailStop
-        } else {
-            Invariant::DurableBeforeSaid
-        };
-        broken(which, format!("{what}, which is not in the log"))
-    }
-
-    /// A client is told of a grant: how long it has it.
-    ///
-    /// # Errors
-    /// The invariant that does not hold.
-    pub fn granted(&mut self, call: u64, failures: u64, lock: &Lock, remaining_ms: u64) -> Verdict {
-        let grant = &lock.grant;
-        if self.trail.grants.get(&grant.lock_id) != Some(&(grant.fence, grant.mode)) {
-            return self.missing(call, failures, format!("{} was granted", grant.lock_id));
-        }
-        if let Some(other) = self.told_fences.insert(grant.fence, grant.lock_id)
-            && other != grant.lock_id
-        {
-            let what = format!("fence {} is of {other} and {}", grant.fence, grant.lock_id);
-            return broken(Invariant::FencesGrow, what);
-        }
-        if let Some(sent) = self.sent.remove(&call)
-            && let Some((other, seq, _)) = sent.overtaken_by.first()
-        {
-            let what = format!(
-                "call {call} was granted {} after {other} of a later call, at event {seq}",
-                grant.lock_id
-            );
-            return broken(Invariant::FirstComeFirstServed, what);
-        }
-        self.promise(call, grant.lock_id, remaining_ms);
-        Ok(())
-    }
-
-    fn promise(&mut self, call: u64, lock: LockId, remaining_ms: u64) {
-        if self.asked_to_end.contains(&lock) || self.trail.ended.contains_key(&lock) {
-            return;
-        }
-        let told = self.mono + Duration::from_millis(remaining_ms);
-        // Its holder may have asked for less since.
-        let later = self.shortened.get(&lock).into_iter().flatten();
-        let later = later.filter(|(other, _)| call < *other).map(|(_, until)| *until);
-        self.promises.insert(lock, later.fold(told, Duration::min));
-    }
-
-    /// A client is told that its wait is over, and what was in its way.
-    ///
-    /// # Errors
-    /// The invariant that does not hold.
-    pub fn refused_locked(
-        &mut self,
-        call: u64,
-        failures: u64,
-        lock: Option<&Lock>,
-        waited_ms: u64,
-    ) -> Verdict {
-        let sent = self.sent.remove(&call);
-        if let Some(lock) = lock
-            && !self.trail.grants.contains_key(&lock.grant.lock_id)
-        {
-            return self.missing(call, failures, format!("call {call} met {}", lock.grant.lock_id));
-        }
-        let Some(sent) = sent else { return Ok(()) };
-        let Some(until) = sent.until.filter(|_| waited_ms > 0) else { return Ok(()) };
-        let overtaken = sent.overtaken_by.iter().find(|(.., lease)| *lease < until);
-        if let Some((other, seq, _)) = overtaken {
-            let what = format!("call {call} waited in vain while {other} was granted at {seq}");
-            return broken(Invariant::FirstComeFirstServed, what);
-        }
-        Ok(())
-    }
-
-    /// A client is told of a renewal.
-    ///
-    /// # Errors
-    /// The invariant that does not hold.
-    pub fn renewed(&mut self, call: u64, failures: u64, lock: &Lock, remaining_ms: u64) -> Verdict {
-        let id = lock.grant.lock_id;
-        if !self.trail.renewed.contains(&(id, lock.deadline)) {
-            return self.missing(
-                call,
-                failures,
-                format!("{id} was renewed until {}", lock.deadline.0),
-            );
-        }
-        self.promise(call, id, remaining_ms);
-        Ok(())
-    }
-
-    /// A client is told that a lock has ended, by its own doing.
-    ///
-    /// # Errors
-    /// The invariant that does not hold.
-    pub fn ended(&mut self, call: u64, failures: u64, lock: LockId) -> Verdict {
-        if self.trail.ended.contains_key(&lock) {
-            return Ok(());
-        }
-        self.missing(call, failures, format!("{lock} has ended"))
-    }
-
-    /// A client is told that it has broken a lock, or will have.
-    ///
-    /// # Errors
-    /// The invariant that does not hold.
-    pub fn broke(&mut self, call: u64, failures: u64, lock: LockId) -> Verdict {
-        if self.trail.broken.contains(&lock) {
-            return Ok(());
-        }
-        self.missing(call, failures, format!("{lock} was broken"))
-    }
-
-    /// A holder is told that it has lost its lock. By its deadline it may not have.
-    ///
-    /// # Errors
-    /// [`Invariant::NeverEarly`].
-    pub fn lost(&mut self, lock: LockId) -> Verdict {
-        let by_itself = !matches!(
-            self.trail.ended.get(&lock),
-            Some(How::Released | How::Broken | How::Transferred)
-        );
-        match self.promises.get(&lock) {
-            Some(promise) if by_itself && self.mono < *promise => {
-                let what =
-                    format!("{lock} was promised until {promise:?} and is lost at {:?}", self.mono);
-                broken(Invariant::NeverEarly, what)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    // ---- writes --------------------------------------------------------------------------------
-
-    /// A write was let through.
-    ///
-    /// # Errors
-    /// The invariant that does not hold.
-    pub fn write_begun(&mut self, begun: Begun) -> Verdict {
-        let Begun { write, call, failures, targets, mut tokens, admission, by } = begun;
-        let is_own =
-            |id: &LockId| self.trail.live.get(id).is_none_or(|live| live.grant.holder == by);
-        tokens.retain(is_own);
-        if let Some(seq) = admission
-            && !self.trail.admitted.contains(&seq)
-        {
-            return self.missing(call, failures, format!("write {write} was admitted at {seq}"));
-        }
-        let is_live = |live: &Live| self.lease < live.deadline;
-        // It was admitted a while ago: the lock that it had then may have ended since.
-        let shares = tokens.iter().any(|token| self.trail.is_shared(*token));
-        for (id, live) in &self.trail.live {
-            let covers = targets.iter().any(|target| live.claim().stands_before(target));
-            let has_token = tokens.contains(id) || (shares && live.grant.mode == Mode::Shared);
-            if covers && is_live(live) && !has_token {
-                let which = if self.asked_to_end.contains(id) {
-                    // It was let through because the lock had ended, and that is not durable.
-                    Invariant::DurableBeforeSaid
-                } else {
-                    Invariant::Exclusion
-                };
-                return broken(which, format!("write {write} was let through against {id}"));
-            }
-        }
-        self.underway.insert(write, Underway { targets, tokens, shares });
-        Ok(())
-    }
-
-    /// Nothing of a write can land any more.
-    pub fn write_over(&mut self, write: u64) {
-        self.underway.remove(&write);
-    }
-
-    // ---- the table -----------------------------------------------------------------------------
-
-    /// Compares the live locks that a client was shown with the log.
-    ///
-    /// # Errors
-    /// [`Invariant::TrailIsTruth`] or [`Invariant::FailStop`].
-    pub fn listed(&self, locks: &[Lock]) -> Verdict {
-        // Where the disk has failed, what is shown was acknowledged and never came to be.
-        let which = if self.is_harmed { Invariant::FailStop } else { Invariant::TrailIsTruth };
-        let shown: BTreeMap<LockId, &Lock> =
-            locks.iter().map(|lock| (lock.grant.lock_id, lock)).collect();
-        let live = self.trail.live.iter().filter(|(_, live)| self.lease < live.deadline);
-        let live: BTreeMap<LockId, &Live> = live.map(|(id, live)| (*id, live)).collect();
-        if let Some(id) = shown.keys().find(|id| !live.contains_key(id)) {
-            return broken(which, format!("{id} is shown, but not in the log"));
-        }
-        for (id, live) in live {
-            let Some(shown) = shown.get(&id) else {
-                let what = format!("{id} lives in the log, but is not shown");
-                return broken(which, what);
-            };
-            let same = shown.deadline == live.deadline
-                && shown.grant == live.grant
-                && shown.renewals == live.renewals;
-            if !same {
-                let what = format!(
-                    "{id} is shown until {}, and ends in the log at {}",
-                    shown.deadline.0, live.deadline.0
-                );
-                return broken(which, what);
-            }
-        }
-        Ok(())
     }
 }

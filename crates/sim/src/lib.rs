@@ -6,7 +6,7 @@
 //! how SQLite gets to it ([`vfs`]), the clocks ([`clock`]), what stands behind the guard
 //! ([`upstream`]), the clients ([`client`]) and their calls ([`call`]), the scheduler ([`world`])
 //! and what it notes ([`history`]), a run of it ([`run`]) and those kept ([`seeds`]); and the judge
-//! ([`judge`]) with what it believes ([`trail`], [`geometry`]).
+//! ([`judge`]) with what it believes ([`trail`], [`fold`], [`geometry`]).
 //!
 //! Deliberately absent: HTTP, configuration and the documents' store; they have their own tests.
 
@@ -14,6 +14,7 @@ pub mod call;
 pub mod client;
 pub mod clock;
 pub mod disk;
+pub mod fold;
 pub mod geometry;
 pub mod history;
 pub mod judge;

@@ -128,6 +128,7 @@ impl World {
             history: History::default(),
         };
         world.start()?;
+        world.read_log().map_err(|violation| anyhow::anyhow!("{violation}"))?;
         Ok(world)
     }
 

@@ -90,6 +90,14 @@ impl Bench {
         Ok(())
     }
 
+    /// As a process does whose log has failed; or as the next one does.
+    fn open_again(&mut self) -> Result<(), String> {
+        match &mut self.log {
+            Some(log) => log.reopen().map(|_| ()).map_err(|error| error.to_string()),
+            None => self.open(),
+        }
+    }
+
     fn log(&mut self) -> &mut SqliteLog {
         self.log.as_mut().unwrap()
     }
@@ -206,12 +214,7 @@ fn started_again(bench: &mut Bench, crash: Crash, what: &str) {
 #[test]
 fn whatever_write_or_sync_fails_the_log_opens_again_with_what_it_acknowledged() {
     let operations = each_fault(fails_once, |bench, what| {
-        match &mut bench.log {
-            Some(log) => {
-                log.reopen().unwrap_or_else(|error| panic!("{what}: {error}"));
-            }
-            None => bench.open().unwrap_or_else(|error| panic!("{what}: {error}")),
-        }
+        bench.open_again().unwrap_or_else(|error| panic!("{what}: {error}"));
         bench.compare(what);
         bench.goes_on(what);
     });
@@ -239,24 +242,26 @@ fn after_a_failed_sync_what_is_told_by_the_log_that_opened_again_survives_the_po
     });
 }
 
-#[test]
-fn a_log_that_is_being_brought_back_survives_the_power_at_every_operation() {
+/// Fails each operation once, and has the power go at each operation of what opens the log after
+/// it: of the same process, or of the next one, where a crash comes in between.
+fn each_fault_and_then_each_loss_of_power(crash: Option<Crash>) {
     for number in 0.. {
         for second in 0.. {
             let mut bench = Bench::new(number * 1000 + second);
             bench.mount.disk().set_faults(fails_once(number));
             let outcome = bench.scenario();
             if bench.mount.disk().failures() == 0 {
+                assert!(outcome.is_ok(), "operation {number}: {outcome:?}");
                 return;
             }
+            if let Some(crash) = crash {
+                bench.crash(crash);
+            }
             bench.mount.disk().set_faults(dies(second));
-            let reopened = match &mut bench.log {
-                Some(log) => log.reopen().map(|_| ()).map_err(|error| error.to_string()),
-                None => bench.open(),
-            };
-            bench.tells_what_it_found(reopened.is_ok());
+            let opened = bench.open_again();
+            bench.tells_what_it_found(opened.is_ok());
             let died = bench.mount.disk().is_dead();
-            let what = format!("operations {number} and {second}: {outcome:?}, then {reopened:?}");
+            let what = format!("operations {number} and {second}: {outcome:?}, then {opened:?}");
             started_again(&mut bench, Crash::PowerLoss, &what);
             if !died {
                 break;
@@ -266,27 +271,13 @@ fn a_log_that_is_being_brought_back_survives_the_power_at_every_operation() {
 }
 
 #[test]
+fn a_log_that_is_being_brought_back_survives_the_power_at_every_operation() {
+    each_fault_and_then_each_loss_of_power(None);
+}
+
+#[test]
 fn a_start_after_a_failed_sync_and_a_kill_survives_the_power_at_every_operation() {
-    for number in 0.. {
-        for second in 0.. {
-            let mut bench = Bench::new(number * 1000 + second);
-            bench.mount.disk().set_faults(fails_once(number));
-            let outcome = bench.scenario();
-            if bench.mount.disk().failures() == 0 {
-                return;
-            }
-            bench.crash(Crash::Kill);
-            bench.mount.disk().set_faults(dies(second));
-            let reopened = bench.open();
-            bench.tells_what_it_found(reopened.is_ok());
-            let died = bench.mount.disk().is_dead();
-            let what = format!("operations {number} and {second}: {outcome:?}, then {reopened:?}");
-            started_again(&mut bench, Crash::PowerLoss, &what);
-            if !died {
-                break;
-            }
-        }
-    }
+    each_fault_and_then_each_loss_of_power(Some(Crash::Kill));
 }
 
 #[test]

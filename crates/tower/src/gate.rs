@@ -2,8 +2,8 @@
 //!
 //! What always holds:
 //! - A read goes to the service at once, whatever is locked and whoever sends it.
-//! - A write goes there after the guard has admitted it, in a task of its own, and stays pinned
-//!   until its answer has ended. Its body is not looked at before.
+//! - A write goes there after the guard has admitted it, goes on to its end whether its client does
+//!   or not, and stays pinned until its answer has ended. Its body is not looked at before.
 //! - What the service is told of the lock is said by the guard alone.
 
 use std::net::IpAddr;
@@ -85,6 +85,13 @@ impl Witness for Inside {
     }
 }
 
+/// What a request asks for.
+enum Asks {
+    /// What is at this path of the own space.
+    Own(String),
+    Judged(Judged),
+}
+
 /// A request, as its refusal speaks of it.
 struct Asked {
     method: Method,
@@ -144,8 +151,8 @@ impl Gate {
         R: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
         let (mut head, body) = request.into_parts();
-        let judged = self.judge(&head);
-        if matches!(judged, Ok(Judged::Read(_))) {
+        let asks = self.asks(&head);
+        if matches!(asks, Ok(Asks::Judged(Judged::Read(_)))) {
             drop_claims(&mut head.headers);
             if let Ok(caller) = self.caller(&head) {
                 head.extensions.insert(caller);
@@ -160,18 +167,18 @@ impl Gate {
         };
         let body = Unread::new(body, head.headers.contains_key(EXPECT));
         let mut resource = None;
-        let answered = match judged {
+        let answered = match asks {
             Err(problem) => Err(Failed::Refused(problem)),
-            Ok(Judged::Write(located, targets)) => {
+            Ok(Asks::Judged(Judged::Write(located, targets))) => {
                 resource = Some(located.resource.clone());
                 self.write(head, body, (located, targets), &asked.id, inner).await
             }
-            Ok(judged) => {
+            Ok(asks) => {
                 // A limit on the service's requests must not count those that wait for a lock, else
                 // its holder could not write.
                 drop(inner);
                 let request = Request::from_parts(head, body.boxed());
-                let answer = self.own(request, judged, &asked.id, &mut resource).await;
+                let answer = self.own(request, asks, &asked.id, &mut resource).await;
                 answer.map_err(Failed::Refused)
             }
         };
@@ -186,11 +193,16 @@ impl Gate {
         Ok(response)
     }
 
-    fn judge(&self, head: &Head) -> Result<Judged, Box<Problem>> {
+    fn asks(&self, head: &Head) -> Result<Asks, Box<Problem>> {
         let rules = self.parts.rules.load();
         let Parts { prefix, lock_suffix, .. } = &self.parts;
         let setting = Setting { rules: &rules, prefix, lock_suffix };
-        setting.judge(&head.method, &head.uri, &head.headers)
+        let path = Resource::parse(head.uri.path());
+        let path = path.as_ref().map_err(Clone::clone);
+        if let Some(rest) = path.ok().and_then(|path| own(prefix, path)) {
+            return Ok(Asks::Own(rest.to_owned()));
+        }
+        setting.judge(path, &head.method, &head.uri, &head.headers).map(Asks::Judged)
     }
 
     /// Who sends a request. What a service calls its callers is not always what can be kept.
@@ -225,22 +237,24 @@ impl Gate {
     async fn own(
         &self,
         request: Request<Body>,
-        judged: Judged,
+        asks: Asks,
         id: &RequestId,
         resource: &mut Option<Resource>,
     ) -> Answer {
         let (head, body) = request.into_parts();
-        if let Judged::Lock(located, action) = judged {
-            *resource = Some(located.resource.clone());
-            let call = self.call(&head, id, Some(&located))?;
-            let request = Request::from_parts(head, body);
-            return self.api.handle(request, located.resource, action, &call).await;
-        }
-        let prefix = &self.parts.prefix;
-        let path = Resource::parse(head.uri.path()).ok();
-        let rest = path.as_ref().and_then(|path| own(prefix, path)).unwrap_or_default();
-        let Some(route) = Route::parse(rest) else {
-            let detail = format!("There is nothing at {prefix}{rest}.");
+        let rest = match asks {
+            Asks::Judged(Judged::Lock(located, action)) => {
+                *resource = Some(located.resource.clone());
+                let call = self.call(&head, id, Some(&located))?;
+                let request = Request::from_parts(head, body);
+                return self.api.handle(request, located.resource, action, &call).await;
+            }
+            Asks::Own(rest) => Some(rest),
+            // Those are the service's.
+            Asks::Judged(Judged::Read(_) | Judged::Write(..)) => None,
+        };
+        let Some(route) = rest.as_deref().and_then(Route::parse) else {
+            let detail = format!("There is nothing at {}.", head.uri.path());
             return Err(Box::new(Problem::new(Name::NotFound, detail)));
         };
         let method = head.method.clone();
@@ -282,6 +296,7 @@ impl Gate {
         self.guard.check_claims(&head.headers)?;
         let call = self.call(&head, id, Some(&located))?;
         call.need(Permission::Write, &located.resource)?;
+        call.need_to_write(&targets)?;
         let claims = self.guard.claims(&call, &mut head, &located.resource).await?;
         let method = Arc::from(head.method.as_str());
         let write = self.guard.judged(&call, method, located.resource, targets.clone(), &claims)?;

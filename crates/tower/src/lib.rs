@@ -71,8 +71,7 @@
 //! methods, inside of what authenticates, and around everything that can write to a resource. A
 //! handler that is reached in another way is not guarded.
 //!
-//! A write runs in a task of its own and is pinned until its answer has ended: a client that goes
-//! cancels nothing. Put limits of time inside of the layer; outside, they would only stop waiting.
+//! A write goes on to its end when its client has gone, and is pinned until its answer has ended. Put limits of time inside of the layer; outside, they would only stop waiting.
 
 mod answer;
 mod builder;

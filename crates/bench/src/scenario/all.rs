@@ -1,6 +1,6 @@
 //! Every scenario, one after the other, in one report.
 
-use super::{Plan, audit, contended, cycles, documents, expiry, handover, many, mix};
+use super::{Plan, audit, contended, cycles, documents, expiry, gateway, handover, many, mix};
 use crate::report::Report;
 
 /// What is asked for.
@@ -21,6 +21,8 @@ pub(crate) struct Options {
     #[command(flatten)]
     expiry: expiry::Options,
     #[command(flatten)]
+    gateway: gateway::Options,
+    #[command(flatten)]
     audit: audit::Options,
 }
 
@@ -36,6 +38,7 @@ pub(crate) async fn measure(
     report.add([documents::measure(plan, &options.documents).await?]);
     report.add([many::measure(plan, &options.many).await?]);
     report.add([expiry::measure(plan, &options.expiry).await?]);
+    report.add([gateway::measure(plan, &options.gateway).await?]);
     report.add([audit::measure(plan, &options.audit).await?]);
     Ok(())
 }

@@ -38,7 +38,7 @@ pub(crate) async fn measure(plan: &Plan, options: &Options) -> anyhow::Result<Ve
         let rows = plan
             .in_turn(&plan.peers(), &case, async |target: &Target| match target.kind {
                 Kind::Redis => load::measure(target, how, redis_cycles).await,
-                Kind::Floor | Kind::Leasehold => load::measure(target, how, cycles).await,
+                _ => load::measure(target, how, cycles).await,
             })
             .await?;
         section.rows.extend(rows);

@@ -10,6 +10,7 @@ pub(crate) mod contended;
 pub(crate) mod cycles;
 pub(crate) mod documents;
 pub(crate) mod expiry;
+pub(crate) mod gateway;
 pub(crate) mod handover;
 pub(crate) mod many;
 pub(crate) mod mix;
@@ -47,6 +48,9 @@ impl Plan {
         let scratch = Scratch::new(&self.data, kind.name())?;
         let target = match kind {
             Kind::Floor => Target::floor()?,
+            Kind::Gateway | Kind::Proxy(_) => {
+                anyhow::bail!("{} stands before another server", kind.name())
+            }
             Kind::Leasehold => Target::leasehold(&self.server, scratch.path())?,
             Kind::Redis => {
                 let program = self.redis.clone().unwrap_or_else(|| PathBuf::from("redis-server"));

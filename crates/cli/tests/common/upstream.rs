@@ -28,6 +28,10 @@ impl Upstream {
         Self { address, accepted }
     }
 
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }

@@ -23,8 +23,9 @@ async fn a_write_is_pinned_until_it_is_answered() {
     let mut acquired = pin!(bench.world.engine.acquire(acquire("bob", "/x")));
     assert!(still_waits(acquired.as_mut()).await);
     bench.upstream.go.add_permits(1);
-    soon(acquired).await.unwrap().delivery.delivered();
-    assert_eq!(soon(put).await, Ok(StatusCode::NO_CONTENT));
+    let (put, acquired) = tokio::join!(soon(put), soon(acquired));
+    assert_eq!(put, Ok(StatusCode::NO_CONTENT));
+    acquired.unwrap().delivery.delivered();
     assert_eq!(bench.pins(), 0);
 }
 
@@ -183,8 +184,8 @@ async fn a_stop_waits_for_writes_on_their_way() {
         assert!(still_waits(drained.as_mut()).await);
         assert_eq!(bench.put("/y", &[]).await, Err(Name::Unavailable));
         bench.upstream.go.add_permits(1);
-        soon(drained).await;
-        assert_eq!(soon(put).await, Ok(StatusCode::NO_CONTENT));
+        let (put, ()) = tokio::join!(soon(put), soon(drained));
+        assert_eq!(put, Ok(StatusCode::NO_CONTENT));
     }
     assert_eq!(results(&bench.world.end().await), [ANSWERED]);
 }

@@ -1,9 +1,11 @@
 use leasehold_core::event::Event;
+use leasehold_core::rows;
 use leasehold_core::time::WallTime;
 
 use super::*;
 use crate::log::sqlite::SqliteLog;
 use crate::log::{Head, Log, Retention};
+use crate::recovery::IndexState;
 use crate::testing::{self, MapRows, Story, append, script, traffic};
 
 /// Waits for the follower, at most some seconds.
@@ -146,6 +148,35 @@ fn a_follower_that_is_told_of_each_commit_ends_up_current() {
     // Stopping catches up; no need to wait before.
     follower.stop();
     assert_eq!(handle.folded(), log.head().seq);
+    let (rows, report) = testing::load(&folder, &mut log);
+    assert_eq!((report.index, rows), (IndexState::Current, MapRows::of(&events)));
+}
+
+#[test]
+fn what_was_committed_while_the_queue_was_taken_from_is_read_from_the_log() {
+    let root = tempfile::tempdir().unwrap();
+    let (folder, mut log, _) = testing::open(root.path());
+    let mut follower = SteppedFollower::new(&folder, Seq(0));
+    let handle = follower.handle();
+    let events = traffic(&mut Story::default(), 60);
+    for (number, group) in events.chunks(7).enumerate() {
+        append(&mut log, group, 7);
+        let commit = || handle.committed(group.to_vec(), &log.head());
+        if number % 3 == 1 {
+            handle.shared.recent.while_taken_from(commit);
+        } else {
+            commit();
+        }
+        // Behind the gap at first, then in the middle of it.
+        if number % 2 == 1 {
+            follower.step();
+        }
+    }
+    while handle.folded() < log.head().seq {
+        let before = handle.folded();
+        follower.step();
+        assert!(before < handle.folded(), "the follower stands still at {before}");
+    }
     let (rows, report) = testing::load(&folder, &mut log);
     assert_eq!((report.index, rows), (IndexState::Current, MapRows::of(&events)));
 }

@@ -20,6 +20,7 @@ use leasehold_core::time::WallTime;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::connect::{self, APPLICATION_ID, StoreError, failed, int, seq};
+use crate::files;
 use crate::folder::INDEX_FILE;
 use crate::log::{BaseRow, Hash, Head, NO_HASH, Trimmed, hash};
 use crate::recovery::IndexState;
@@ -98,7 +99,7 @@ pub(crate) fn open_writer(folder: &Path) -> Result<Connection, StoreError> {
     let open = |path: &Path| -> rusqlite::Result<Connection> {
         // Only if it is missing: closing a file that SQLite has open gives up SQLite's locks.
         if !path.exists() {
-            connect::private_file(path, false)
+            files::private_file(path, false)
                 .map_err(|_| rusqlite::Error::InvalidPath(path.into()))?;
         }
         let connection = connect::writer(path)?;

@@ -14,6 +14,7 @@ mod reload;
 mod rules;
 mod section;
 pub mod units;
+mod upstream;
 mod values;
 
 use std::net::SocketAddr;
@@ -23,7 +24,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leasehold_guard::rules::Rules;
-use leasehold_upstreams::proxy::{Origin as UpstreamOrigin, TlsFiles};
 use toml::de::DeTable;
 
 pub use self::args::ServeArgs;
@@ -31,6 +31,7 @@ pub use self::errors::{ConfigError, ConfigErrors, Place};
 use self::errors::{Mistakes, Source};
 pub use self::reload::Reload;
 use self::section::{Found, Section};
+pub use self::upstream::Upstream;
 use self::values::Value;
 use crate::browser::Origin;
 use crate::identity::Settings;
@@ -77,19 +78,6 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
-}
-
-/// An existing API behind the server.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Upstream {
-    /// Where it is.
-    pub origin: UpstreamOrigin,
-    /// How long it may be silent.
-    pub timeout: Duration,
-    /// How long it may go on with a request after its connection was closed.
-    pub drain_time: Duration,
-    /// Whom to trust there, and who the gateway is.
-    pub tls: TlsFiles,
 }
 
 /// What bounds the server.
@@ -288,51 +276,13 @@ impl Config {
             log: root.read_or("log", LogLevel::Info, mistakes, log_level).value,
             log_format: root.read_or("log_format", LogFormat::Text, mistakes, log_format).value,
             drain_wait: root.read_or("drain_wait", five_seconds, mistakes, Value::duration).value,
-            upstream: upstream(root, mistakes),
+            upstream: upstream::read(root, &rules, mistakes),
             limits: limits(root, mistakes),
             audit: audit(root, mistakes),
             rules: Arc::new(rules),
             args: args.clone(),
         }
     }
-}
-
-fn upstream(root: &Section<'_>, mistakes: &mut Mistakes) -> Option<Upstream> {
-    let origin = root.read("upstream", mistakes, |value| {
-        UpstreamOrigin::parse(value.text("a URL, such as \"http://127.0.0.1:8080\"")?)
-    });
-    let at_least = |least: Duration| {
-        move |value: Value<'_>| match value.duration()? {
-            time if least <= time => Ok(time),
-            time => Err(format!("`{}` is shorter than {}", units::show(time), units::show(least))),
-        }
-    };
-    let timeout = root.read_or(
-        "upstream_timeout",
-        Duration::from_secs(30),
-        mistakes,
-        at_least(Duration::from_millis(100)),
-    );
-    let drain_time = root.read_or("drain_time", Duration::from_secs(5), mistakes, Value::duration);
-    let ca = root.read("upstream_ca", mistakes, Value::file);
-    let identity = root.read("upstream_identity", mistakes, Value::file);
-    for (key, file) in [("upstream_ca", &ca), ("upstream_identity", &identity)] {
-        if let Some(file) = file
-            && !origin.as_ref().is_some_and(|origin| origin.value.is_https())
-        {
-            let message = format!("`{key}`: it is for an `upstream` that begins with https://");
-            mistakes.add(&file.place, message);
-        }
-    }
-    Some(Upstream {
-        origin: origin?.value,
-        timeout: timeout.value,
-        drain_time: drain_time.value,
-        tls: TlsFiles {
-            ca: ca.map(|found| found.value),
-            identity: identity.map(|found| found.value),
-        },
-    })
 }
 
 fn check_addresses(

@@ -1,5 +1,6 @@
 //! The `[[rule]]` tables, read into the rules that the guard and the faces follow.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
@@ -14,15 +15,18 @@ use super::conflicts;
 use super::errors::{Mistakes, Place};
 use super::section::{Found, Section};
 use super::units::show;
+use super::upstream;
 use super::values::{Value, one_of};
 
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 19] = [
     "match",
     "resource",
     "query",
     "fold",
     "reads",
     "method_parameter",
+    "upstream",
+    "upstream_timeout",
     "lockable",
     "default_ttl",
     "max_ttl",
@@ -75,6 +79,11 @@ fn rule(place: &Place, section: &Section<'_>, mistakes: &mut Mistakes) -> Rule {
             parameter(value.text("the name of a query parameter such as \"_method\"")?)
         })
         .map(|found| found.value);
+    let upstream = section
+        .read("upstream", mistakes, upstream::origin)
+        .map(|found| Arc::from(found.value.to_string()));
+    let upstream_timeout =
+        section.read("upstream_timeout", mistakes, upstream::timeout).map(|found| found.value);
     let mut boolean = |key, default| section.read_or(key, default, mistakes, Value::boolean).value;
     Rule {
         patterns,
@@ -83,6 +92,8 @@ fn rule(place: &Place, section: &Section<'_>, mistakes: &mut Mistakes) -> Rule {
         fold,
         reads,
         method_parameter,
+        upstream,
+        upstream_timeout,
         lockable: boolean("lockable", default.lockable),
         require_precondition: boolean("require_precondition", default.require_precondition),
         disclose_holder: boolean("disclose_holder", default.disclose_holder),

@@ -226,9 +226,10 @@ fn a_mistake_is_named_with_its_place_and_the_accepted_values() {
         (
             "[[rule]]\nmatch = [\"/a\"]\nbananas = 1",
             "leasehold.toml:3:1: unknown key `rule.bananas`; the keys here are `match`, \
-             `resource`, `query`, `fold`, `reads`, `method_parameter`, `lockable`, `default_ttl`, \
-             `max_ttl`, `max_hold`, `max_wait`, `max_queue`, `max_locks_per_holder`, \
-             `require_precondition`, `disclose_holder`, `locked_status` and `covers_below`",
+             `resource`, `query`, `fold`, `reads`, `method_parameter`, `upstream`, \
+             `upstream_timeout`, `lockable`, `default_ttl`, `max_ttl`, `max_hold`, `max_wait`, \
+             `max_queue`, `max_locks_per_holder`, `require_precondition`, `disclose_holder`, \
+             `locked_status` and `covers_below`",
         ),
         (
             "[[rule]]\nmatch = [\"/a\"]\ndefault_ttl = \"500ms\"",

@@ -1,15 +1,16 @@
-//! What the judge sees in one event of the durable log, beside what [`crate::trail`] sees in it.
+//! What the judge sees in one event, beside what [`crate::fold`] sees in it.
 
 use leasehold_core::event::{Event, EventBody};
 use leasehold_core::ids::LockId;
-use leasehold_core::lock::{Grant, Mode};
+use leasehold_core::lock::Grant;
 use leasehold_core::time::LeaseTime;
 
 use super::{Invariant, Judge, LATENESS, Verdict, broken};
-use crate::trail::claim;
+use crate::fold::claim;
 
 impl Judge {
-    pub(super) fn judge_event(&mut self, event: &Event) -> Verdict {
+    /// Judges an event that was decided, durable or not.
+    pub(super) fn judge_decided(&mut self, event: &Event) -> Verdict {
         match &event.body {
             EventBody::Acquired(grant) => {
                 self.judge_order(event, grant);
@@ -30,6 +31,16 @@ impl Judge {
                 self.promises.remove(&lock.lock_id);
                 Ok(())
             }
+            _ => Ok(()),
+        }
+    }
+
+    /// Judges an event that has become durable: by then a write may be on its way that was let
+    /// through too early for it.
+    pub(super) fn judge_durable(&self, event: &Event) -> Verdict {
+        match &event.body {
+            EventBody::Acquired(grant) => self.judge_writes(event, grant, None),
+            EventBody::Transferred { lock, to } => self.judge_writes(event, to, Some(lock.lock_id)),
             _ => Ok(()),
         }
     }
@@ -78,28 +89,5 @@ impl Judge {
                 sent.overtaken_by.push((grant.lock_id, event.seq, event.lease));
             }
         }
-    }
-
-    fn judge_writes(&self, event: &Event, grant: &Grant, before: Option<LockId>) -> Verdict {
-        for (call, write) in &self.underway {
-            let stands_before =
-                write.targets.iter().any(|target| claim(grant).stands_before(target));
-            let may_pass = match before {
-                // Handed over: the writes of the one who had it before have to have ended.
-                Some(before) => !write.tokens.contains(&before),
-                None => {
-                    write.tokens.contains(&grant.lock_id)
-                        || (write.shares && grant.mode == Mode::Shared)
-                }
-            };
-            if stands_before && !may_pass {
-                let what = format!(
-                    "event {}: {} was granted while write {call} was on its way",
-                    event.seq, grant.lock_id
-                );
-                return broken(Invariant::CleanHandOver, what);
-            }
-        }
-        Ok(())
     }
 }

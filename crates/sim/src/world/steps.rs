@@ -1,6 +1,5 @@
 //! What happens next: one choice of the scheduler, and what comes of it.
 
-use std::collections::BTreeSet;
 use std::future::Future as _;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -52,7 +51,11 @@ impl World {
             let crash = if self.rng.bool() { Crash::Kill } else { Crash::PowerLoss };
             self.crash(crash)?;
         }
-        Ok(())
+        self.sample();
+        match &self.server {
+            Some(server) => server.stepped.look(|look| self.judge.after_step(&look)),
+            None => Ok(()),
+        }
     }
 
     /// Tells the judge what the clocks show.
@@ -174,7 +177,7 @@ impl World {
     }
 
     /// Reads what is new in the durable log, and judges it.
-    fn read_log(&mut self) -> Verdict {
+    pub(super) fn read_log(&mut self) -> Verdict {
         let stored = self.stored(self.judge.trail.last()).map_err(unable)?;
         if !stored.is_empty() {
             self.history.note(format_args!("{} events are durable", stored.len()));
@@ -197,6 +200,7 @@ impl World {
                 tokio::task::yield_now().await;
             }
         });
+        server.stepped.look(|look| self.judge.decided(look.gathered))?;
         for write in self.upstream.take_begun() {
             self.write_begun(write)?;
         }
@@ -399,12 +403,6 @@ impl World {
         drop(list);
         self.read_log()?;
         self.judge.listed(&locks)?;
-        let waiting: BTreeSet<u64> = self
-            .calls
-            .iter()
-            .filter(|(_, call)| !call.is_ready() && matches!(call.asked, Asked::Acquire(_)))
-            .map(|(id, _)| *id)
-            .collect();
-        self.judge.at_rest(&waiting)
+        self.judge.at_rest()
     }
 }

@@ -6,13 +6,12 @@
 //!
 //! Deliberately absent: transactions (the writer has them), and anything of HTTP.
 
-use std::fs::File;
-use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use leasehold_core::ids::Seq;
 use leasehold_core::time::WallTime;
+use leasehold_journal::{StoreError, files};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 
 use super::key::Key;
@@ -68,14 +67,8 @@ pub enum OpenError {
         source: std::io::Error,
     },
     /// The write-ahead file could not be written again.
-    #[error("cannot write {path} again")]
-    WriteAgain {
-        /// The file.
-        path: PathBuf,
-        /// What went wrong.
-        #[source]
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    WriteAgain(#[from] StoreError),
     /// The writer's thread could not be started.
     #[error("cannot start the thread that writes documents")]
     Thread(#[source] std::io::Error),
@@ -103,7 +96,8 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     let storage = |source| OpenError::Storage { path: path.to_owned(), source };
     // Only if it is missing: closing a file that SQLite has open gives up SQLite's locks.
     if !path.exists() {
-        make(path).map_err(|source| OpenError::Make { path: path.to_owned(), source })?;
+        files::private_file(path, false)
+            .map_err(|source| OpenError::Make { path: path.to_owned(), source })?;
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
@@ -123,45 +117,6 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
         return Err(OpenError::Busy { path: path.to_owned() });
     }
     Ok(connection)
-}
-
-/// Writes the bytes of the write-ahead file again where they are, and syncs them. Before the first
-/// connection of a process, which trusts what it finds there.
-///
-/// After a failed sync a system may have them in its memory alone and take them for written. A
-/// checkpoint would then overwrite the database with what the next loss of power takes away.
-pub(super) fn write_again(path: &Path) -> Result<(), OpenError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push("-wal");
-    let path = PathBuf::from(name);
-    let again = || {
-        let mut file = File::options().read(true).write(true).open(&path)?;
-        let mut chunk = vec![0; 1 << 20];
-        let mut at = 0;
-        loop {
-            file.seek(SeekFrom::Start(at))?;
-            let count = file.read(&mut chunk)?;
-            if count == 0 {
-                return file.sync_all();
-            }
-            file.seek(SeekFrom::Start(at))?;
-            file.write_all(&chunk[..count])?;
-            at += count as u64;
-        }
-    };
-    match again() {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        result => result.map_err(|source| OpenError::WriteAgain { path: path.clone(), source }),
-    }
-}
-
-/// Makes an empty file that only its owner can read; SQLite gives those beside it the same mode.
-fn make(path: &Path) -> std::io::Result<()> {
-    let mut options = File::options();
-    options.write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path).map(|_| ())
 }
 
 /// Opens the file for reading. It must exist.
@@ -420,24 +375,6 @@ mod tests {
         let text = folder.path().join("text.db");
         std::fs::write(&text, "not a database at all, but long enough to be looked at").unwrap();
         assert!(matches!(open_writer(&text), Err(OpenError::Storage { .. })));
-    }
-
-    #[test]
-    fn a_write_ahead_file_that_is_written_again_is_the_same() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("documents.db");
-        let wal = folder.path().join("documents.db-wal");
-        write_again(&path).unwrap();
-        assert!(!wal.exists());
-        for length in [1, 1 << 20, (3 << 20) + 17] {
-            let bytes: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
-            std::fs::write(&wal, &bytes).unwrap();
-            let long_ago = std::time::SystemTime::UNIX_EPOCH;
-            File::options().write(true).open(&wal).unwrap().set_modified(long_ago).unwrap();
-            write_again(&path).unwrap();
-            assert!(std::fs::read(&wal).unwrap() == bytes, "{length} bytes");
-            assert!(wal.metadata().unwrap().modified().unwrap() > long_ago, "{length} bytes");
-        }
     }
 
     #[cfg(unix)]

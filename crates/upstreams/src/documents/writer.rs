@@ -17,6 +17,7 @@ use std::thread::JoinHandle;
 
 use leasehold_core::ids::Seq;
 use leasehold_core::time::WallTime;
+use leasehold_journal::files;
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
@@ -72,7 +73,7 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn start(path: PathBuf) -> Result<Self, OpenError> {
-        store::write_again(&path)?;
+        files::write_wal_again(&path)?;
         let connection = store::open_writer(&path)?;
         let keeper = store::open_keeper(&path)
             .map_err(|source| OpenError::Storage { path: path.clone(), source })?;

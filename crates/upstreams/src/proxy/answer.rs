@@ -5,7 +5,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,10 +18,12 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::Shared;
+use super::exchange::Begun;
 use super::fault::Fault;
 use super::fields;
 use super::pace::{Pace, Stage};
 use super::pool::Lease;
+use super::site::Site;
 
 /// How an exchange ended whose answer had begun.
 pub(super) enum Ended {
@@ -44,6 +46,11 @@ enum CutShort {
 pub(super) struct AnswerBody {
     /// None once it was handed on.
     body: Option<Incoming>,
+    /// What came with the head of the answer: most answers are whole then, and a write that has
+    /// such a one has ended, however slowly its client takes it.
+    ahead: Option<hyper::Result<Frame<Bytes>>>,
+    /// Why the answer is not whole, until that is told.
+    cut: Option<hyper::Error>,
     silence: Duration,
     /// Set while somebody waits. Time in which the client takes nothing does not count.
     timer: Option<(Pin<Box<Sleep>>, bool)>,
@@ -52,6 +59,7 @@ pub(super) struct AnswerBody {
 
 struct Running {
     shared: Arc<Shared>,
+    site: Arc<Site>,
     lease: Lease,
     pace: Arc<Pace>,
     /// Who follows a write to its end.
@@ -61,16 +69,24 @@ struct Running {
 impl AnswerBody {
     pub(super) fn new(
         shared: &Arc<Shared>,
-        body: Incoming,
-        lease: Lease,
-        pace: Arc<Pace>,
+        begun: Begun,
         follower: Option<oneshot::Sender<Ended>>,
-    ) -> Self {
-        let running = Running { shared: shared.clone(), lease, pace, follower };
-        let silence = shared.options.timeout;
-        let mut answer = Self { body: Some(body), silence, timer: None, running: Some(running) };
+    ) -> (http::response::Parts, Self) {
+        let Begun { response, lease, pace, way } = begun;
+        let (head, body) = response.into_parts();
+        let running = Running { shared: shared.clone(), site: way.site, lease, pace, follower };
+        let silence = way.timeout;
+        let mut answer = Self {
+            body: Some(body),
+            ahead: None,
+            cut: None,
+            silence,
+            timer: None,
+            running: Some(running),
+        };
         answer.finish_at_end();
-        answer
+        answer.look_ahead();
+        (head, answer)
     }
 
     /// Whether all of it has come.
@@ -79,16 +95,32 @@ impl AnswerBody {
     }
 
     fn finish_at_end(&mut self) {
-        if self.is_end_stream() {
+        if self.body.as_ref().is_none_or(HttpBody::is_end_stream) {
             self.finish(None);
         }
     }
 
+    /// Takes what is here already. Whoever takes the answer asks again, and is then woken.
+    fn look_ahead(&mut self) {
+        let Some(body) = self.body.as_mut().filter(|body| !body.is_end_stream()) else { return };
+        let mut context = Context::from_waker(Waker::noop());
+        match Pin::new(body).poll_frame(&mut context) {
+            Poll::Ready(Some(frame)) => {
+                self.ahead = Some(frame);
+                self.finish_at_end();
+            }
+            Poll::Ready(None) => self.finish(None),
+            Poll::Pending => {}
+        }
+    }
+
     fn finish(&mut self, fault: Option<Fault>) {
-        let Some(Running { shared, lease, pace, follower }) = self.running.take() else { return };
+        let Some(Running { shared, site, lease, pace, follower }) = self.running.take() else {
+            return;
+        };
         let ended = match fault {
             None if pace.stage() == Stage::Done => {
-                shared.pool.give_back(lease);
+                site.pool.give_back(lease);
                 Ended::Whole
             }
             // It answered before it had the whole request: nothing more of that is sent.
@@ -126,8 +158,15 @@ impl HttpBody for AnswerBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
+        if let Some(error) = this.cut.take() {
+            return Poll::Ready(Some(Err(Box::new(CutShort::BrokenOff(error)))));
+        }
         let Some(body) = &mut this.body else { return Poll::Ready(None) };
-        let Poll::Ready(frame) = Pin::new(body).poll_frame(context) else {
+        let polled = match this.ahead.take() {
+            Some(frame) => Poll::Ready(Some(frame)),
+            None => Pin::new(body).poll_frame(context),
+        };
+        let Poll::Ready(frame) = polled else {
             if !this.is_silent(context) {
                 return Poll::Pending;
             }
@@ -155,17 +194,30 @@ impl HttpBody for AnswerBody {
             }
             Some(Err(error)) => {
                 this.finish(Some(Fault::BrokenOff));
-                Poll::Ready(Some(Err(Box::new(CutShort::BrokenOff(error)))))
+                // What came before it goes out first: an error ends the client's connection at once.
+                this.cut = Some(error);
+                context.waker().wake_by_ref();
+                Poll::Pending
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(HttpBody::is_end_stream)
+        self.ahead.is_none()
+            && self.cut.is_none()
+            && self.body.as_ref().is_none_or(HttpBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(SizeHint::default, HttpBody::size_hint)
+        let mut hint = self.body.as_ref().map_or_else(SizeHint::default, HttpBody::size_hint);
+        if let Some(Ok(frame)) = &self.ahead {
+            let ahead = frame.data_ref().map_or(0, Bytes::len) as u64;
+            if let Some(upper) = hint.upper() {
+                hint.set_upper(upper + ahead);
+            }
+            hint.set_lower(hint.lower() + ahead);
+        }
+        hint
     }
 }
 
@@ -176,8 +228,9 @@ impl Drop for AnswerBody {
             return;
         };
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let (body, silence) = (self.body.take(), self.silence);
-        runtime.spawn(drained(Self { body, silence, timer: None, running: Some(running) }));
+        let (body, ahead, silence) = (self.body.take(), self.ahead.take(), self.silence);
+        let rest = Self { body, ahead, cut: None, silence, timer: None, running: Some(running) };
+        runtime.spawn(drained(rest));
     }
 }
 

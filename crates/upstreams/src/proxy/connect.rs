@@ -24,15 +24,10 @@ pub(super) struct Connector {
     host: String,
     port: u16,
     tls: Option<(TlsConnector, ServerName<'static>)>,
-    timeout: Duration,
 }
 
 impl Connector {
-    pub(super) fn new(
-        origin: &Origin,
-        tls: Option<Arc<ClientConfig>>,
-        timeout: Duration,
-    ) -> Result<Self, TlsError> {
+    pub(super) fn new(origin: &Origin, tls: Option<Arc<ClientConfig>>) -> Result<Self, TlsError> {
         let tls = match tls {
             Some(config) if origin.is_https() => {
                 let name = ServerName::try_from(origin.host().to_owned())
@@ -41,10 +36,11 @@ impl Connector {
             }
             _ => None,
         };
-        Ok(Self { host: origin.host().to_owned(), port: origin.port(), tls, timeout })
+        Ok(Self { host: origin.host().to_owned(), port: origin.port(), tls })
     }
 
-    pub(super) async fn connect(&self) -> io::Result<Stream> {
+    /// A connection, if one comes about within `timeout`.
+    pub(super) async fn connect(&self, timeout: Duration) -> io::Result<Stream> {
         let connecting = async {
             let tcp = TcpStream::connect((self.host.as_str(), self.port)).await?;
             tcp.set_nodelay(true)?;
@@ -58,7 +54,7 @@ impl Connector {
                 }
             }
         };
-        match tokio::time::timeout(self.timeout, connecting).await {
+        match tokio::time::timeout(timeout, connecting).await {
             Ok(connected) => connected,
             Err(_) => {
                 Err(io::Error::new(io::ErrorKind::TimedOut, "no connection came about in time"))

@@ -20,12 +20,14 @@ use super::Shared;
 use super::fault::{Failure, Fault};
 use super::pace::{Outgoing, Pace, Stage};
 use super::pool::{FOR_READS, FOR_WRITES, Lease};
+use super::site::Way;
 
 /// An answer whose body has not been read.
 pub(super) struct Begun {
     pub(super) response: Response<Incoming>,
     pub(super) lease: Lease,
     pub(super) pace: Arc<Pace>,
+    pub(super) way: Way,
 }
 
 impl Shared {
@@ -34,9 +36,10 @@ impl Shared {
         &self,
         head: Parts,
         body: Body,
+        way: Way,
         is_safe: bool,
     ) -> Result<Begun, Failure> {
-        let begun = self.sent(head, body, is_safe).await;
+        let begun = sent(head, body, way, is_safe).await;
         match &begun {
             Ok(begun) => self.options.observer.answered(begun.response.status()),
             Err(failure) => {
@@ -47,62 +50,62 @@ impl Shared {
         }
         begun
     }
+}
 
-    async fn sent(&self, head: Parts, body: Body, is_safe: bool) -> Result<Begun, Failure> {
-        let (body, mut pace) = Outgoing::new(body);
-        let may_repeat = is_safe && pace.stage() == Stage::Done;
-        let most_idle = if may_repeat { FOR_READS } else { FOR_WRITES };
-        let mut request = Request::from_parts(head, body);
-        let mut wants_fresh = false;
-        loop {
-            let pooled = if wants_fresh { None } else { self.pool.take(most_idle) };
-            let mut lease = match pooled {
-                Some(lease) => lease,
-                None => self.connect().await?,
-            };
-            let copy = (may_repeat && lease.is_reused).then(|| copy_of(&request));
-            let sending = lease.sender.try_send_request(request);
-            let mut error = match within(self.options.timeout, &pace, sending).await {
-                Some(Ok(response)) => return Ok(Begun { response, lease, pace }),
-                Some(Err(error)) => error,
-                None => {
-                    let why = "silent for too long".to_owned();
-                    return Err(Failure { fault: Fault::Silent, why, closing: lease.close() });
-                }
-            };
-            if let Some(unsent) = error.take_message()
-                && lease.is_reused
-            {
-                request = unsent;
-                continue;
+async fn sent(head: Parts, body: Body, way: Way, is_safe: bool) -> Result<Begun, Failure> {
+    let (body, mut pace) = Outgoing::new(body);
+    let may_repeat = is_safe && pace.stage() == Stage::Done;
+    let most_idle = if may_repeat { FOR_READS } else { FOR_WRITES };
+    let mut request = Request::from_parts(head, body);
+    let mut wants_fresh = false;
+    loop {
+        let pooled = if wants_fresh { None } else { way.site.pool.take(most_idle) };
+        let mut lease = match pooled {
+            Some(lease) => lease,
+            None => connect(&way).await?,
+        };
+        let copy = (may_repeat && lease.is_reused).then(|| copy_of(&request));
+        let sending = lease.sender.try_send_request(request);
+        let mut error = match within(way.timeout, &pace, sending).await {
+            Some(Ok(response)) => return Ok(Begun { response, lease, pace, way }),
+            Some(Err(error)) => error,
+            None => {
+                let why = "silent for too long".to_owned();
+                return Err(Failure { fault: Fault::Silent, why, closing: lease.close() });
             }
-            let error = error.into_error();
-            if let Some(copy) = copy
-                && !error.is_parse()
-            {
-                (request, pace) = copy;
-                wants_fresh = true;
-                continue;
-            }
-            let fault = match pace.stage() {
-                Stage::Failed => Fault::ClientGone,
-                _ => Fault::BrokenOff,
-            };
-            return Err(Failure { fault, why: chain(&error), closing: lease.close() });
+        };
+        if let Some(unsent) = error.take_message()
+            && lease.is_reused
+        {
+            request = unsent;
+            continue;
         }
+        let error = error.into_error();
+        if let Some(copy) = copy
+            && !error.is_parse()
+        {
+            (request, pace) = copy;
+            wants_fresh = true;
+            continue;
+        }
+        let fault = match pace.stage() {
+            Stage::Failed => Fault::ClientGone,
+            _ => Fault::BrokenOff,
+        };
+        return Err(Failure { fault, why: chain(&error), closing: lease.close() });
     }
+}
 
-    async fn connect(&self) -> Result<Lease, Failure> {
-        let refused = |fault, why| Failure { fault, why, closing: None };
-        let stream = self.connector.connect().await.map_err(|error| {
-            let fault = match error.kind() {
-                std::io::ErrorKind::TimedOut => Fault::ConnectTimeout,
-                _ => Fault::Connect,
-            };
-            refused(fault, error.to_string())
-        })?;
-        Lease::begin(stream).await.map_err(|error| refused(Fault::Connect, chain(&error)))
-    }
+async fn connect(way: &Way) -> Result<Lease, Failure> {
+    let refused = |fault, why| Failure { fault, why, closing: None };
+    let stream = way.site.connector.connect(way.timeout).await.map_err(|error| {
+        let fault = match error.kind() {
+            std::io::ErrorKind::TimedOut => Fault::ConnectTimeout,
+            _ => Fault::Connect,
+        };
+        refused(fault, error.to_string())
+    })?;
+    Lease::begin(stream).await.map_err(|error| refused(Fault::Connect, chain(&error)))
 }
 
 fn copy_of(request: &Request<Outgoing>) -> (Request<Outgoing>, Arc<Pace>) {

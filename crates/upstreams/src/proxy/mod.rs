@@ -9,7 +9,7 @@
 //! - A write goes on to its end without its client, once its body is complete.
 //!
 //! Modules in reading order: where the upstream is ([`origin`]) and how it is reached ([`tls`],
-//! [`connect`], [`pool`]), what becomes of header fields ([`fields`]), whom an exchange waits for
+//! [`connect`], [`pool`], [`site`]), what becomes of header fields ([`fields`]), whom an exchange waits for
 //! ([`pace`]), one request ([`exchange`]) and its answer ([`answer`]), what can go wrong
 //! ([`fault`]), and connections that become something else ([`tunnel`]).
 
@@ -21,6 +21,7 @@ mod fields;
 mod origin;
 mod pace;
 mod pool;
+mod site;
 mod tls;
 mod tunnel;
 
@@ -37,24 +38,22 @@ use leasehold_core::ids::Seq;
 use leasehold_core::resource::Resource;
 use leasehold_core::target::Target;
 use leasehold_guard::body::{Body, empty};
-use leasehold_guard::targets::by_head;
-use leasehold_guard::upstream::{
-    Admitted, Answer, BoxFuture, Ending, Execution, Upstream, Witness,
-};
+use leasehold_guard::targets::{ByRules, by_head};
+use leasehold_guard::upstream::{Admitted, Answer, BoxFuture, Execution, Upstream, Witness};
 use leasehold_problems::{Name, Problem};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::answer::{AnswerBody, Ended};
-use self::connect::Connector;
 use self::exchange::Begun;
 use self::fault::Failure;
-use self::pool::Pool;
+use self::site::Sites;
 
 pub use self::fault::Fault;
 pub use self::fields::Arrival;
 pub use self::origin::Origin;
+pub use self::site::Route;
 pub use self::tls::{TlsError, TlsFiles};
 
 /// Who counts what comes of exchanges with the upstream.
@@ -71,13 +70,14 @@ pub trait Observer: Send + Sync + 'static {
 #[derive(Clone, Copy, Debug)]
 pub struct Streamed;
 
+/// How often connections that have been idle for too long are looked for.
+const TIDY_EVERY: Duration = Duration::from_secs(10);
+
 /// How the upstream is spoken to.
 pub struct Options {
-    /// Where it is.
-    pub origin: Origin,
-    /// TLS, for `https://`.
-    pub tls: Option<Arc<rustls::ClientConfig>>,
-    /// How long it may be silent.
+    /// Where it is; none: only where rules say.
+    pub origin: Option<Origin>,
+    /// How long it may be silent, where no rule says.
     pub timeout: Duration,
     /// How long it may go on with a request after its connection was closed.
     pub drain_time: Duration,
@@ -96,8 +96,7 @@ pub struct Proxy {
 
 struct Shared {
     options: Options,
-    connector: Connector,
-    pool: Pool,
+    sites: Sites,
     tunnels: Arc<Semaphore>,
 }
 
@@ -110,27 +109,51 @@ pub struct Plan {
 }
 
 impl Proxy {
-    /// The upstream that `options` say. Nothing is connected before the first request.
-    ///
-    /// # Errors
-    /// When there can be no TLS with its host.
-    pub fn new(options: Options) -> Result<Self, TlsError> {
-        let connector = Connector::new(&options.origin, options.tls.clone(), options.timeout)?;
+    /// The upstream that `options` say, once it is [known](Self::know). Nothing is connected before
+    /// the first request.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
         let most = options.max_tunnels.min(Semaphore::MAX_PERMITS);
         let tunnels = Arc::new(Semaphore::new(most));
-        let shared = Shared { options, connector, pool: Pool::default(), tunnels };
-        Ok(Self { shared: Arc::new(shared) })
+        let sites = Sites::new(options.origin.as_ref(), options.timeout);
+        Self { shared: Arc::new(Shared { options, sites, tunnels }) }
     }
 
-    async fn pass_on(&self, request: Request<Body>) -> Answer {
+    /// Makes upstreams known: the one for everything, and each that a [`Route`] may name. Those
+    /// over TLS take `tls` from now on.
+    ///
+    /// # Errors
+    /// When there can be no TLS with a host; then nothing has changed.
+    pub fn know(
+        &self,
+        origins: &[Origin],
+        tls: Option<&Arc<rustls::ClientConfig>>,
+    ) -> Result<(), TlsError> {
+        self.shared.sites.know(origins, tls)
+    }
+
+    /// Closes connections that have been idle for too long, from time to time.
+    pub async fn tidy(&self) {
+        loop {
+            tokio::time::sleep(TIDY_EVERY).await;
+            self.shared.sites.tidy();
+        }
+    }
+
+    /// Answers a request that only reads, whatever it names.
+    ///
+    /// # Errors
+    /// Why the upstream has not answered.
+    pub async fn pass_on(&self, request: Request<Body>) -> Answer {
         let shared = &self.shared;
         let (mut head, body) = request.into_parts();
         let client = head.extensions.remove::<OnUpgrade>();
         let asked = fields::upgrade(&head.method, &head.headers).filter(|_| client.is_some());
-        let authority = shared.options.origin.authority();
-        fields::outgoing(&mut head, authority, None, asked.as_ref());
-        let told = |failure: Failure| failure.problem(shared.options.timeout);
-        let begun = shared.send(head, body, true).await.map_err(told)?;
+        let way = shared.sites.way(&head)?;
+        fields::outgoing(&mut head, &way.site.authority, None, asked.as_ref());
+        let timeout = way.timeout;
+        let told = |failure: Failure| failure.problem(timeout);
+        let begun = shared.send(head, body, way, true).await.map_err(told)?;
         if begun.response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return self.switch(begun, client.zip(asked)).map_err(told)?;
         }
@@ -170,21 +193,24 @@ impl Proxy {
         Ok(Ok(Response::from_parts(head, empty())))
     }
 
-    async fn write(&self, plan: Plan, admitted: &Admitted) -> (Answer, Ending) {
+    async fn write(&self, plan: Plan, admitted: &Admitted) -> Execution<Plan> {
         let shared = &self.shared;
         let Plan { mut head, body, .. } = plan;
         let body = body.into_inner().unwrap_or_else(PoisonError::into_inner);
         head.extensions.remove::<OnUpgrade>();
-        let authority = shared.options.origin.authority();
-        fields::outgoing(&mut head, authority, admitted.lock(), None);
-        let drain_time = shared.options.drain_time;
-        match shared.send(head, body, false).await {
+        let way = match shared.sites.way(&head) {
+            Ok(way) => way,
+            Err(problem) => return not_sent(problem),
+        };
+        fields::outgoing(&mut head, &way.site.authority, admitted.lock(), None);
+        let (timeout, drain_time) = (way.timeout, shared.options.drain_time);
+        match shared.send(head, body, way, false).await {
             Ok(begun) => {
                 let (follower, ended) = oneshot::channel();
                 let (response, has_ended) = answered(shared, begun, Some(follower));
                 let result = WriteResult::Answered(response.status().as_u16());
                 if has_ended {
-                    return (Ok(response), Box::pin(async move { result }));
+                    return Execution::Ended(Ok(response));
                 }
                 let ending = async move {
                     match ended.await {
@@ -194,18 +220,21 @@ impl Proxy {
                         Err(_) => landed_or_not(None, drain_time).await,
                     }
                 };
-                (Ok(response), Box::pin(ending))
+                Execution::Answered(Ok(response), Box::pin(ending))
             }
-            Err(failure) if failure.fault.is_not_sent() => {
-                let problem = failure.problem(shared.options.timeout);
-                (Err(problem), Box::pin(async { WriteResult::NotSent }))
-            }
+            Err(failure) if failure.fault.is_not_sent() => not_sent(failure.problem(timeout)),
             Err(failure) => {
-                let problem = failure.problem(shared.options.timeout);
-                (Err(problem), Box::pin(landed_or_not(failure.closing, drain_time)))
+                let problem = failure.problem(timeout);
+                let ending = landed_or_not(failure.closing, drain_time);
+                Execution::Answered(Err(problem), Box::pin(ending))
             }
         }
     }
+}
+
+/// A write that certainly has not reached the upstream.
+fn not_sent(problem: Box<Problem>) -> Execution<Plan> {
+    Execution::Answered(Err(problem), Box::pin(async { WriteResult::NotSent }))
 }
 
 /// The answer as the client gets it, and whether it has ended already.
@@ -214,14 +243,12 @@ fn answered(
     begun: Begun,
     follower: Option<oneshot::Sender<Ended>>,
 ) -> (Response<Body>, bool) {
-    let Begun { response, lease, pace } = begun;
-    let (mut head, body) = response.into_parts();
+    let (mut head, body) = AnswerBody::new(shared, begun, follower);
     fields::incoming(&mut head.headers, head.version);
     // hyper's own notes on the connection it came by.
     head.extensions.clear();
     head.extensions.insert(Streamed);
     head.version = http::Version::HTTP_11;
-    let body = AnswerBody::new(shared, body, lease, pace, follower);
     let has_ended = body.has_ended();
     (Response::from_parts(head, body.boxed_unsync()), has_ended)
 }
@@ -266,12 +293,15 @@ impl Upstream for Proxy {
         false
     }
 
-    fn allow(&self, _: &Parts, _: &Resource) -> Result<(), Box<Problem>> {
-        Ok(())
+    fn allow(&self, head: &Parts, _: &Resource) -> Result<(), Box<Problem>> {
+        self.shared.sites.way(head).map(|_| ())
     }
 
     fn early_targets(&self, head: &Parts, resource: &Resource) -> Vec<Target> {
-        by_head(&head.method, resource, head.headers.contains_key(IF_MATCH))
+        match head.extensions.get::<ByRules>() {
+            Some(ByRules(targets)) => targets.clone(),
+            None => by_head(&head.method, resource, head.headers.contains_key(IF_MATCH)),
+        }
     }
 
     fn targets_by_head<'a>(
@@ -280,6 +310,10 @@ impl Upstream for Proxy {
         resource: &'a Resource,
     ) -> BoxFuture<'a, Option<Vec<Target>>> {
         Box::pin(async { Some(self.early_targets(head, resource)) })
+    }
+
+    fn is_judged_by_head(&self) -> bool {
+        true
     }
 
     fn plan<'a>(
@@ -296,9 +330,6 @@ impl Upstream for Proxy {
     }
 
     fn execute<'a>(&'a self, plan: Plan, admitted: &'a Admitted) -> BoxFuture<'a, Execution<Plan>> {
-        Box::pin(async {
-            let (answer, ending) = self.write(plan, admitted).await;
-            Execution::Answered(answer, ending)
-        })
+        Box::pin(self.write(plan, admitted))
     }
 }

@@ -100,6 +100,12 @@ impl Pool {
         None
     }
 
+    /// Lets go of what nobody would take any more.
+    pub(super) fn tidy(&self) {
+        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|one| !one.lease.sender.is_closed() && one.since.elapsed() <= FOR_READS);
+    }
+
     /// Keeps a connection whose exchange is over.
     pub(super) fn give_back(&self, lease: Lease) {
         let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);

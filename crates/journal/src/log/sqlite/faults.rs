@@ -2,6 +2,7 @@
 //! appends, says on standard output what was acknowledged, and the parent judges what is left.
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 

@@ -1,6 +1,10 @@
+use std::path::Path;
+
 use leasehold_core::event::RecoveryCause;
 
+use super::open::SCHEMA;
 use super::*;
+use crate::connect;
 use crate::log::conformance::{Harness, conformance};
 use crate::testing::{self, Story, append, script, traffic};
 
