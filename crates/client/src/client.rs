@@ -99,13 +99,26 @@ impl Client {
         self.send_within(ask, self.inner.retry.begin()).await
     }
 
-    pub(crate) async fn send_within(
+    pub(crate) async fn send_within(&self, ask: &Ask, backoff: Backoff) -> Result<Reply, Error> {
+        self.repeat(ask, backoff, || self.once(ask)).await
+    }
+
+    /// Sends a request as often as it is safe and worth it to get an answer, whatever that is.
+    pub(crate) async fn answered(&self, ask: &Ask) -> Result<Reply, Error> {
+        self.repeat(ask, self.inner.retry.begin(), || self.exchange(ask)).await
+    }
+
+    async fn repeat<F>(
         &self,
         ask: &Ask,
         mut backoff: Backoff,
-    ) -> Result<Reply, Error> {
+        attempt: impl Fn() -> F,
+    ) -> Result<Reply, Error>
+    where
+        F: Future<Output = Result<Reply, Error>>,
+    {
         loop {
-            let error = match self.once(ask).await {
+            let error = match attempt().await {
                 Ok(reply) => return Ok(reply),
                 Err(error) => error,
             };
@@ -153,6 +166,12 @@ impl Client {
 
     /// Sends a request once. Every refusal is an error.
     pub(crate) async fn once(&self, ask: &Ask) -> Result<Reply, Error> {
+        let reply = self.exchange(ask).await?;
+        if reply.status.is_success() { Ok(reply) } else { Err(reply.refusal()) }
+    }
+
+    /// Sends a request once, and gives whatever is answered.
+    async fn exchange(&self, ask: &Ask) -> Result<Reply, Error> {
         let sent_at = Moment::now();
         let timeout = ask.timeout.unwrap_or(self.inner.timeout);
         let (request, connection) = self.prepare(ask)?;
@@ -174,9 +193,6 @@ impl Client {
             .await
             .map_err(|_| timed_out(timeout, &connection))??;
         let reply = Reply { status: head.status, headers: head.headers, body, sent_at };
-        if reply.status.is_success() {
-            return Ok(reply);
-        }
         if reply.status == StatusCode::BAD_REQUEST
             && self.inner.scheme == Scheme::HTTP
             && !is_json(reply.text(CONTENT_TYPE))
@@ -184,7 +200,7 @@ impl Client {
         {
             return Err(self.no_tls(&failure));
         }
-        Err(reply.refusal())
+        Ok(reply)
     }
 
     /// Sends a request, and gives the answer with its body still to come. Its head comes in time.

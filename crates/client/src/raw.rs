@@ -7,7 +7,7 @@ use http::header::{CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde_json::Value;
 
-use crate::client::{Ask, Client};
+use crate::client::{Ask, Client, Reply};
 use crate::error::Error;
 use crate::retry::Repeat;
 use crate::secret::Token;
@@ -20,16 +20,22 @@ pub struct RawRequest {
     ask: Ask,
 }
 
-/// A successful answer, as it came.
+/// An answer, as it came.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RawReply {
-    /// 2xx.
+    /// Its status: 2xx, but for [`RawRequest::answer`].
     pub status: StatusCode,
     /// Its header fields.
     pub headers: HeaderMap,
     /// Its body, whole.
     pub body: Bytes,
+}
+
+impl From<Reply> for RawReply {
+    fn from(reply: Reply) -> Self {
+        Self { status: reply.status, headers: reply.headers, body: reply.body }
+    }
 }
 
 impl RawReply {
@@ -123,8 +129,16 @@ impl RawRequest {
     /// # Errors
     /// The refusal, or why there is no answer.
     pub async fn send(&self) -> Result<RawReply, Error> {
-        let reply = self.client.send(&self.ask).await?;
-        Ok(RawReply { status: reply.status, headers: reply.headers, body: reply.body })
+        Ok(self.client.send(&self.ask).await?.into())
+    }
+
+    /// Sends it, and gives whatever is answered: a refusal, too, is no error here, and nothing that
+    /// was answered is asked for again.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub async fn answer(&self) -> Result<RawReply, Error> {
+        Ok(self.client.answered(&self.ask).await?.into())
     }
 }
 

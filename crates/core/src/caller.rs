@@ -94,6 +94,16 @@ impl Caller {
         }
     }
 
+    /// The caller of this name, who may do this everywhere.
+    #[must_use]
+    pub fn named(name: &str, permissions: Permissions) -> Self {
+        Self {
+            principal: Principal::new(name),
+            anonymous: false,
+            roles: Arc::from([Role { permissions, patterns: Vec::new() }]),
+        }
+    }
+
     /// Whether the caller may do this to `resource`.
     #[must_use]
     pub fn may(&self, permission: Permission, resource: &Resource) -> bool {

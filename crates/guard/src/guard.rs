@@ -36,7 +36,7 @@ use crate::lasting::lasting;
 use crate::rules::Rules;
 use crate::telling::Telling;
 use crate::tokens::{self, malformed};
-use crate::upstream::{Admitted, Answer, BoxFuture, Ending, Execution, Upstream};
+use crate::upstream::{Admitted, Answer, BoxFuture, Ending, Execution, Upstream, Witness};
 
 /// Tells a holder, in the answer to a write, that somebody asks it to let go.
 pub const X_LOCK_REQUESTED_BY: HeaderName = HeaderName::from_static("x-lock-requested-by");
@@ -131,10 +131,7 @@ pub fn is_safe(method: &Method) -> bool {
     matches!(method.as_str(), "GET" | "HEAD" | "OPTIONS" | "PROPFIND" | "REPORT" | "SEARCH")
 }
 
-impl<U: Upstream> Guard<U>
-where
-    U::Plan: Sync,
-{
+impl<U: Witness> Guard<U> {
     /// A guard in front of `upstream`.
     #[must_use]
     pub fn new(
@@ -165,7 +162,12 @@ where
         self.shared.writes.close();
         self.shared.writes.wait().await;
     }
+}
 
+impl<U: Upstream> Guard<U>
+where
+    U::Plan: Sync,
+{
     /// Answers one request to a resource, whose method says whether it reads.
     ///
     /// # Errors
@@ -259,11 +261,22 @@ where
     /// # Errors
     /// `400` that names the field.
     pub fn check_syntax(&self, head: &Parts) -> Result<(), Box<Problem>> {
-        tokens::presented(&self.shared.engine, &head.headers)?;
-        for list in if_header::parse(&head.headers)? {
+        self.check_claims(&head.headers)?;
+        self.shared.upstream.check_syntax(head)
+    }
+}
+
+impl<U: Witness> Guard<U> {
+    /// The part of step 0 that is about what a request says of locks.
+    ///
+    /// # Errors
+    /// `400` that names the field.
+    pub fn check_claims(&self, headers: &HeaderMap) -> Result<(), Box<Problem>> {
+        tokens::presented(&self.shared.engine, headers)?;
+        for list in if_header::parse(headers)? {
             list.tag.map(|tag| self.tagged(tag)).transpose()?;
         }
-        self.shared.upstream.check_syntax(head)
+        Ok(())
     }
 
     /// What a request says of locks and preconditions. Where the `If` header was true by an entity

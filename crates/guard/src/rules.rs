@@ -90,6 +90,21 @@ impl Default for Rule {
     }
 }
 
+impl Rule {
+    /// What the name of its resources is made of and one of its patterns does not capture: the
+    /// pattern, and that part of the name.
+    pub fn uncaptured(&self) -> impl Iterator<Item = (&Pattern, String)> {
+        self.resource.iter().flat_map(|name| {
+            self.patterns.iter().filter_map(|pattern| {
+                let missing = name.names().find(|name| pattern.names().all(|each| each != *name));
+                let missing = missing.map(|name| format!("{{{name}}}"));
+                let any = || (name.has_any() && !pattern.has_any()).then(|| "**".to_owned());
+                Some((pattern, missing.or_else(any)?))
+            })
+        })
+    }
+}
+
 /// Requests that count as reads: all with a method, or those of a custom action (`:search` at the
 /// end of the path).
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -261,6 +276,12 @@ impl Rules {
     pub fn accepting_odd_paths(mut self, prefixes: Vec<Resource>) -> Self {
         self.odd_paths = prefixes;
         self
+    }
+
+    /// Below which paths writes to odd ones pass.
+    #[must_use]
+    pub fn odd_paths(&self) -> &[Resource] {
+        &self.odd_paths
     }
 
     /// The prefix that lets a write to this odd path pass.

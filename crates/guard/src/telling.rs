@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
-use http::HeaderValue;
 use http::header::LINK;
+use http::{HeaderValue, Method};
 use leasehold_core::caller::{Caller, Permission};
-use leasehold_core::ids::LockId;
+use leasehold_core::ids::{LockId, Principal};
 use leasehold_core::lock::{Ended, Ending, Freeze, Lock};
 use leasehold_core::refusal::{
     AcquireRefusal, BreakRefusal, HolderRefusal, InTheWay, TokenIs, WriteRefusal,
@@ -18,6 +18,7 @@ use leasehold_engine::{Engine, EngineError, Refused};
 use leasehold_problems::{Name, Problem};
 use serde_json::{Value, json};
 
+use crate::guard::is_safe;
 use crate::rules::{Asked, Rules};
 use crate::shown::Shown;
 
@@ -489,4 +490,15 @@ pub fn write_refusal_name(refusal: &WriteRefusal) -> Name {
         WriteRefusal::InvalidToken => Name::InvalidLockToken,
         WriteRefusal::PreconditionRequired => Name::PreconditionRequired,
     }
+}
+
+/// Counts the refusal of a request to a resource, for the trail.
+pub fn count_refusal(engine: &Engine, resource: &Resource, problem: &Problem, method: &Method) {
+    // Reads that find nothing say nothing about conflicts.
+    if problem.name == Name::NotFound && is_safe(method) {
+        return;
+    }
+    let lock = problem.members.get("lock");
+    let holder = lock.and_then(|lock| lock.get("holder")?.as_str().map(Principal::new));
+    engine.count_refusal(Some(resource.clone()), holder, problem.name.entry().name);
 }

@@ -79,8 +79,27 @@ pub trait Verifier: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<(), Box<Problem>>>;
 }
 
-/// What stands behind the guard.
-pub trait Upstream: Send + Sync + 'static {
+/// What the guard asks of what stands behind it, whoever hands the writes over.
+pub trait Witness: Send + Sync + 'static {
+    /// The current entity tag of a resource, for the conditions of an `If` header; none where there
+    /// is nothing.
+    ///
+    /// # Errors
+    /// When it cannot be known.
+    fn etag<'a>(
+        &'a self,
+        resource: &'a Resource,
+    ) -> BoxFuture<'a, Result<Option<String>, Box<Problem>>>;
+
+    /// How a write ended that was answered with `storage-failure`, or panicked (or its [`Ending`]):
+    /// whether the write of this admission took effect; for a write without one, any result. It is
+    /// asked while the write is still pinned, and answers when nothing of the write can land any
+    /// more.
+    fn outcome(&self, admission: Option<Seq>) -> BoxFuture<'_, WriteResult>;
+}
+
+/// What stands behind the guard, where it takes requests as they came.
+pub trait Upstream: Witness {
     /// A write that has been read and understood.
     type Plan: Send + 'static;
 
@@ -114,16 +133,6 @@ pub trait Upstream: Send + Sync + 'static {
         resource: &'a Resource,
     ) -> BoxFuture<'a, Option<Vec<Target>>>;
 
-    /// The current entity tag of a resource, for the conditions of an `If` header; none where there
-    /// is nothing.
-    ///
-    /// # Errors
-    /// When it cannot be known.
-    fn etag<'a>(
-        &'a self,
-        resource: &'a Resource,
-    ) -> BoxFuture<'a, Result<Option<String>, Box<Problem>>>;
-
     /// Whether a write's head tells everything that it changes, and its body is not read before it
     /// is let through: then it is judged once, when it is admitted.
     fn is_judged_by_head(&self) -> bool {
@@ -147,9 +156,4 @@ pub trait Upstream: Send + Sync + 'static {
         plan: Self::Plan,
         admitted: &'a Admitted,
     ) -> BoxFuture<'a, Execution<Self::Plan>>;
-
-    /// How a write ended that was answered with `storage-failure`, or panicked (or its [`Ending`]): whether the write
-    /// of this admission took effect; for a write without one, any result. It is asked while the write is
-    /// still pinned, and answers when nothing of the write can land any more.
-    fn outcome(&self, admission: Option<Seq>) -> BoxFuture<'_, WriteResult>;
 }

@@ -22,13 +22,18 @@ use leasehold_core::resource::{PathError, Resource};
 use leasehold_engine::Engine;
 use leasehold_faces::json_api::endpoint;
 use leasehold_faces::json_api::{JsonApi, options};
+use leasehold_faces::judge::{Judged, Setting};
+use leasehold_faces::request_id::RequestIds;
+use leasehold_faces::trail::Readers;
 use leasehold_guard::body::{Body, empty, full};
 use leasehold_guard::call::Call;
+use leasehold_guard::discard::discarding;
 use leasehold_guard::guard::{Guard, is_safe};
 use leasehold_guard::kept::kept;
 use leasehold_guard::memory::{self, Memory, Share, counted};
 use leasehold_guard::rules::Rules;
 use leasehold_guard::targets::ByRules;
+use leasehold_guard::telling::count_refusal;
 use leasehold_guard::upstream::Answer;
 use leasehold_problems::{Context as Told, Name, Problem};
 use leasehold_upstreams::proxy::{Arrival as CameFrom, Route, Streamed};
@@ -36,16 +41,12 @@ use leasehold_upstreams::proxy::{Arrival as CameFrom, Route, Streamed};
 use crate::behind::{Behind, route};
 use crate::browser::Browsers;
 use crate::check::{self, Refusing};
-use crate::discard::discarding;
 use crate::identity::{ClientCertificate, Identity, Peer};
-use crate::judge::{Judged, Setting};
 use crate::listener::Connections;
 use crate::log::Access;
 use crate::metrics::Metrics;
 use crate::rate::{RateLimiter, Standing};
 use crate::request_body::timed;
-use crate::request_id::RequestIds;
-use crate::trail::Readers;
 
 /// The longest target, path and query, that is read (RFC 9112, section 3, asks for 8,000 bytes).
 const MAX_TARGET: usize = 8192;
@@ -398,7 +399,7 @@ impl App {
 
     /// What follows the prefix, where the path is in the server's own space.
     pub(crate) fn own<'p>(&self, path: &'p Resource) -> Option<&'p str> {
-        crate::judge::own(&self.prefix, path)
+        leasehold_faces::judge::own(&self.prefix, path)
     }
 
     fn refuse(
@@ -427,17 +428,7 @@ impl App {
         }
         let rule = match &seen.resource {
             Some(resource) => {
-                let holder = problem
-                    .members
-                    .get("lock")
-                    .and_then(|lock| lock.get("holder"))
-                    .and_then(|holder| holder.as_str())
-                    .map(Principal::new);
-                let name = problem.name.entry().name;
-                // Reads that find nothing say nothing about conflicts.
-                if !(problem.name == Name::NotFound && is_safe(method)) {
-                    self.engine.count_refusal(Some(resource.clone()), holder, name);
-                }
+                count_refusal(&self.engine, resource, &problem, method);
                 self.rules.load().find(resource).0
             }
             None => 0,

@@ -197,7 +197,7 @@ async fn follow(
     resumes: bool,
     query: AuditQuery,
     view: View,
-    trail: crate::trail::Readers,
+    trail: leasehold_faces::trail::Readers,
     mut durable: tokio::sync::watch::Receiver<Seq>,
     tell: &mpsc::Sender<Bytes>,
 ) {

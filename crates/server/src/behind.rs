@@ -12,7 +12,9 @@ use leasehold_core::target::Target;
 use leasehold_guard::body::Body;
 use leasehold_guard::call::Credentials;
 use leasehold_guard::rules::{Asked, Rule, Rules};
-use leasehold_guard::upstream::{Admitted, Answer, BoxFuture, Execution, Upstream, Verifier};
+use leasehold_guard::upstream::{
+    Admitted, Answer, BoxFuture, Execution, Upstream, Verifier, Witness,
+};
 use leasehold_problems::{Name, Problem};
 use leasehold_upstreams::documents::Documents;
 use leasehold_upstreams::proxy::{Proxy, Route};
@@ -71,6 +73,19 @@ macro_rules! either {
     };
 }
 
+impl Witness for Behind {
+    fn etag<'a>(
+        &'a self,
+        resource: &'a Resource,
+    ) -> BoxFuture<'a, Result<Option<String>, Box<Problem>>> {
+        either!(self, one => one.etag(resource))
+    }
+
+    fn outcome(&self, admission: Option<Seq>) -> BoxFuture<'_, WriteResult> {
+        either!(self, one => one.outcome(admission))
+    }
+}
+
 impl Upstream for Behind {
     type Plan = Plan;
 
@@ -100,13 +115,6 @@ impl Upstream for Behind {
         resource: &'a Resource,
     ) -> BoxFuture<'a, Option<Vec<Target>>> {
         either!(self, one => one.targets_by_head(head, resource))
-    }
-
-    fn etag<'a>(
-        &'a self,
-        resource: &'a Resource,
-    ) -> BoxFuture<'a, Result<Option<String>, Box<Problem>>> {
-        either!(self, one => one.etag(resource))
     }
 
     fn is_judged_by_head(&self) -> bool {
@@ -147,10 +155,6 @@ impl Upstream for Behind {
                 _ => unreachable!("a plan is carried out by whoever made it"),
             }
         })
-    }
-
-    fn outcome(&self, admission: Option<Seq>) -> BoxFuture<'_, WriteResult> {
-        either!(self, one => one.outcome(admission))
     }
 }
 

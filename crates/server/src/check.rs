@@ -18,15 +18,15 @@ use leasehold_core::target::Target;
 use leasehold_engine::Refused;
 use leasehold_faces::json_api::asking::query;
 use leasehold_faces::json_api::fields::malformed;
+use leasehold_faces::judge::{Judged, Setting};
 use leasehold_guard::body::{Body, empty};
 use leasehold_guard::call::Call;
+use leasehold_guard::fields::{encoded, tell_lock};
 use leasehold_guard::telling::{Telling, write_refusal_name};
 use leasehold_guard::upstream::Answer;
 use leasehold_problems::{Context, Name, Problem};
-use leasehold_upstreams::proxy::{encoded, tell_lock};
 
 use crate::app::App;
-use crate::judge::{Judged, Setting};
 
 const STATUS: HeaderName = HeaderName::from_static("x-leasehold-status");
 const PROBLEM: HeaderName = HeaderName::from_static("x-leasehold-problem");

@@ -1,11 +1,11 @@
 //! Configuration, identity, routes, listener, shutdown, metrics.
 //!
 //! Modules in reading order: what the operator said ([`config`]), how connections are taken
-//! ([`listener`], [`tls`]), what each request is called ([`request_id`]) and how it is read
-//! ([`request_body`]), who sends it ([`identity`], [`browser`]) and how often ([`rate`]), and what is told of it ([`log`],
-//! [`metrics`]). [`app`] answers a request: the server's own space ([`own_space`], with
-//! [`check`], [`batch`], [`judge`], [`audit_api`] and [`openapi`]), the lock endpoints, and everything else
-//! through the guard. [`serve()`] puts them together.
+//! ([`listener`], [`tls`]), how a request's body is read ([`request_body`]), who sends it
+//! ([`identity`], [`browser`]) and how often ([`rate`]), and what is told of it ([`log`],
+//! [`metrics`]). [`app`] answers a request: the server's own space ([`own_space`], with [`check`],
+//! [`batch`], [`audit_api`] and [`openapi`]), the lock endpoints, and everything else through the
+//! guard. [`serve()`] puts them together.
 
 mod app;
 mod audit_api;
@@ -14,10 +14,8 @@ mod behind;
 pub mod browser;
 mod check;
 pub mod config;
-mod discard;
 mod handles;
 pub mod identity;
-mod judge;
 pub mod listener;
 pub mod log;
 pub mod metrics;
@@ -25,12 +23,10 @@ pub mod openapi;
 mod own_space;
 pub mod rate;
 pub mod request_body;
-pub mod request_id;
 pub mod rules_check;
 mod serve;
 pub mod tls;
 pub mod token_key;
-mod trail;
 mod watch;
 
 pub use config::{Config, ConfigErrors, ServeArgs};

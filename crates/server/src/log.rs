@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use leasehold_core::ids::Principal;
+use leasehold_faces::request_id::RequestId;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
@@ -14,7 +15,6 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Registry, fmt, reload};
 
 use crate::config::{LogFormat, LogLevel};
-use crate::request_id::RequestId;
 
 /// Changes what is logged while the server runs.
 #[derive(Clone, Debug)]
@@ -148,7 +148,7 @@ mod tests {
                     path: "/a%20b",
                     status: StatusCode::from_u16(status).unwrap(),
                     duration: Duration::from_micros(1500),
-                    request_id: &crate::request_id::RequestIds::new().unwrap().make(),
+                    request_id: &leasehold_faces::request_id::RequestIds::new().unwrap().make(),
                     principal: Some(&Principal::new("alice")),
                 }
                 .log();

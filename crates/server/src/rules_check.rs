@@ -3,11 +3,11 @@
 use http::{HeaderMap, Method, Uri};
 use leasehold_core::resource::Resource;
 use leasehold_core::target::Target;
+use leasehold_faces::judge::{Judged, Setting};
 use leasehold_guard::rules::Located;
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::judge::{Judged, Setting};
 
 /// What a request would get.
 #[derive(Clone, Debug, Serialize)]

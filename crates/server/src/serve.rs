@@ -16,6 +16,8 @@ use leasehold_engine::start::{Loading, Running};
 use leasehold_engine::{Clock, EngineOptions, SystemClock};
 use leasehold_faces::json_api::endpoint::is_reserved;
 use leasehold_faces::json_api::{JsonApi, Settings as ApiSettings};
+use leasehold_faces::request_id::RequestIds;
+use leasehold_faces::trail::Readers;
 use leasehold_guard::guard::Guard;
 use leasehold_guard::memory::Memory;
 use leasehold_guard::rules::Rules;
@@ -36,9 +38,7 @@ use crate::listener::{Listener, Settings};
 use crate::log::LogHandle;
 use crate::metrics::Metrics;
 use crate::rate::RateLimiter;
-use crate::request_id::RequestIds;
 use crate::tls::Tls;
-use crate::trail::Readers;
 use crate::watch::{LatestHead, Underway, Watch};
 
 /// How often the head of the trail goes into the log.
@@ -215,8 +215,8 @@ async fn assemble(
             drain_wait_ms: millis(config.drain_wait),
         },
         Arc::new(trail.clone()),
-        Arc::new(Shows { behind, rules: rules.clone() }),
-    );
+    )
+    .asking(Arc::new(Shows { behind, rules: rules.clone() }));
     let app = Arc::new(App {
         engine,
         guard,

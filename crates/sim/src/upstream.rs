@@ -15,7 +15,7 @@ use leasehold_core::lock::OpenAdmission;
 use leasehold_core::resource::Resource;
 use leasehold_core::target::Target;
 use leasehold_guard::body::{Body, empty};
-use leasehold_guard::upstream::{Admitted, Answer, BoxFuture, Execution, Upstream};
+use leasehold_guard::upstream::{Admitted, Answer, BoxFuture, Execution, Upstream, Witness};
 use leasehold_problems::{Name, Problem};
 use tokio::sync::oneshot;
 
@@ -179,6 +179,40 @@ pub fn targets_of(method: &Method, resource: &Resource) -> Vec<Target> {
     }
 }
 
+impl Witness for SimUpstream {
+    fn etag<'a>(&'a self, _: &'a Resource) -> BoxFuture<'a, Result<Option<String>, Box<Problem>>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn outcome(&self, admission: Option<Seq>) -> BoxFuture<'_, WriteResult> {
+        Box::pin(async move {
+            let told = {
+                let mut state = self.state();
+                let unknown: Vec<u64> = state.unknown(admission).collect();
+                let Some(first) = unknown.first().copied() else {
+                    return WriteResult::NotApplied;
+                };
+                for write in unknown {
+                    if let Some(underway) = state.underway.get_mut(&write) {
+                        underway.is_asked_for = true;
+                    }
+                }
+                let (reply, told) = oneshot::channel();
+                if admission.is_some() {
+                    state.outcomes.insert(first, reply);
+                } else {
+                    state.nameless.push(reply);
+                }
+                told
+            };
+            match told.await {
+                Ok(result) => result,
+                Err(_) => std::future::pending().await,
+            }
+        })
+    }
+}
+
 impl Upstream for SimUpstream {
     type Plan = Plan;
 
@@ -208,10 +242,6 @@ impl Upstream for SimUpstream {
         resource: &'a Resource,
     ) -> BoxFuture<'a, Option<Vec<Target>>> {
         Box::pin(async move { Some(targets_of(&head.method, resource)) })
-    }
-
-    fn etag<'a>(&'a self, _: &'a Resource) -> BoxFuture<'a, Result<Option<String>, Box<Problem>>> {
-        Box::pin(async { Ok(None) })
     }
 
     fn plan<'a>(
@@ -258,34 +288,6 @@ impl Upstream for SimUpstream {
                 }
                 // Without the hook, so that a history with panics does not fill the terminal.
                 Ok(Act::Panic) => std::panic::resume_unwind(Box::new("the upstream panics")),
-                Err(_) => std::future::pending().await,
-            }
-        })
-    }
-
-    fn outcome(&self, admission: Option<Seq>) -> BoxFuture<'_, WriteResult> {
-        Box::pin(async move {
-            let told = {
-                let mut state = self.state();
-                let unknown: Vec<u64> = state.unknown(admission).collect();
-                let Some(first) = unknown.first().copied() else {
-                    return WriteResult::NotApplied;
-                };
-                for write in unknown {
-                    if let Some(underway) = state.underway.get_mut(&write) {
-                        underway.is_asked_for = true;
-                    }
-                }
-                let (reply, told) = oneshot::channel();
-                if admission.is_some() {
-                    state.outcomes.insert(first, reply);
-                } else {
-                    state.nameless.push(reply);
-                }
-                told
-            };
-            match told.await {
-                Ok(result) => result,
                 Err(_) => std::future::pending().await,
             }
         })

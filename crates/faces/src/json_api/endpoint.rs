@@ -1,5 +1,6 @@
 //! Which lock endpoint a path is.
 
+use leasehold_core::pattern::Pattern;
 use leasehold_core::resource::Resource;
 use leasehold_guard::rules::{Located, NoResource, Rules};
 use leasehold_problems::{Name, Problem};
@@ -68,6 +69,41 @@ fn split(path: &Resource, suffix: &str) -> Option<(Resource, Action)> {
 #[must_use]
 pub fn is_reserved(path: &Resource, suffix: &str, rules: &Rules) -> bool {
     split(path, suffix).is_some_and(|(resource, _)| !is_ordinary(&resource, rules))
+}
+
+/// Whether what a rule names its resources by would be the server's own: below the prefix, or about
+/// a lock.
+#[must_use]
+pub fn is_reserved_name(name: &Pattern, prefix: &str, suffix: &str) -> bool {
+    let own = prefix.trim_matches('/');
+    let end = name.literal_end(2);
+    let is_suffix = |at: usize| end.len() > at && format!("/{}", end[end.len() - 1 - at]) == suffix;
+    let is_action = end.last().is_some_and(|last| Action::named(last).is_some());
+    name.literal_start() == Some(own) || is_suffix(0) || (is_action && is_suffix(1))
+}
+
+/// Whether a text can be the prefix of the server's own space: one segment between two slashes.
+#[must_use]
+pub fn is_prefix(text: &str) -> bool {
+    text.strip_suffix('/').is_some_and(is_one_segment)
+}
+
+/// Whether a text can be the suffix of lock endpoints: a slash and one segment, and none of the
+/// names below it; `/x/break/break` would have two readings.
+#[must_use]
+pub fn is_suffix(text: &str) -> bool {
+    is_one_segment(text) && !is_action(text)
+}
+
+/// Whether a text is a slash and the name of an action on a lock.
+#[must_use]
+pub fn is_action(text: &str) -> bool {
+    text.strip_prefix('/').is_some_and(|name| Action::named(name).is_some())
+}
+
+/// Whether a text is a slash and one segment, as it is shown.
+fn is_one_segment(text: &str) -> bool {
+    Resource::parse(text).is_ok_and(|path| path.as_str() == text && path.segments().count() == 1)
 }
 
 /// Under a rule with `lockable = false` a path that ends like a lock endpoint is an ordinary one.
@@ -155,7 +191,6 @@ pub fn not_lockable(resource: &Resource) -> Box<Problem> {
 
 #[cfg(test)]
 mod tests {
-    use leasehold_core::pattern::Pattern;
     use leasehold_guard::rules::Rule;
 
     use super::*;
@@ -187,6 +222,22 @@ mod tests {
         assert_eq!(find("/a/lock/break/lock"), Err(Name::MalformedRequest));
         assert_eq!(find("/lock"), Err(Name::NotLockable));
         assert_eq!(find("/lock/break"), Err(Name::NotLockable));
+    }
+
+    #[test]
+    fn a_prefix_and_a_suffix_are_one_segment_each() {
+        for text in ["/-/", "/locks/", "/a.b/"] {
+            assert!(is_prefix(text), "{text}");
+        }
+        for text in ["", "/", "//", "-/", "/-", "/a/b/", "/%2D/", "/../"] {
+            assert!(!is_prefix(text), "{text}");
+        }
+        for text in ["/lock", "/_lock", "/-"] {
+            assert!(is_suffix(text), "{text}");
+        }
+        for text in ["", "/", "lock", "/a/b", "/lock/", "/break", "/freeze", "/."] {
+            assert!(!is_suffix(text), "{text}");
+        }
     }
 
     #[test]

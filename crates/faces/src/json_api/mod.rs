@@ -2,7 +2,7 @@
 //!
 //! Modules in reading order: which endpoint a path is ([`endpoint`]), reading a body
 //! ([`fields`]), what is asked for by header fields ([`asking`]), and the commands:
-//! [`acquire`], [`held`], [`freeze`], [`shown`].
+//! [`acquire`], [`held`], [`freeze`], [`shown`]; by their ids in [`own_space`].
 
 pub mod acquire;
 pub mod asking;
@@ -11,6 +11,7 @@ pub mod endpoint;
 pub mod fields;
 pub mod freeze;
 pub mod held;
+pub mod own_space;
 pub mod shown;
 
 use std::sync::Arc;
@@ -59,20 +60,26 @@ pub struct JsonApi {
     pub(crate) rules: Arc<ArcSwap<Rules>>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) trail: Arc<dyn Trail>,
-    verifier: Arc<dyn Verifier>,
+    verifier: Option<Arc<dyn Verifier>>,
 }
 
 impl JsonApi {
-    /// The JSON API of this engine. `verifier` is asked about callers whom nobody knows here.
+    /// The JSON API of this engine, where it is known who calls.
     #[must_use]
     pub fn new(
         engine: Engine,
         rules: Arc<ArcSwap<Rules>>,
         settings: Settings,
         trail: Arc<dyn Trail>,
-        verifier: Arc<dyn Verifier>,
     ) -> Self {
-        Self { engine, rules, settings: Arc::new(settings), trail, verifier }
+        Self { engine, rules, settings: Arc::new(settings), trail, verifier: None }
+    }
+
+    /// The same, where `verifier` is asked about callers whom nobody knows here.
+    #[must_use]
+    pub fn asking(mut self, verifier: Arc<dyn Verifier>) -> Self {
+        self.verifier = Some(verifier);
+        self
     }
 
     /// Answers a request to a lock endpoint of `resource`.
@@ -134,7 +141,14 @@ impl JsonApi {
     /// The same of the resource at the URL `asked`.
     pub(crate) async fn is_shown(&self, call: &Call, asked: &Asked) -> Result<(), Box<Problem>> {
         let Some(credentials) = &call.credentials else { return Ok(()) };
-        self.verifier.may_see(&call.caller.principal, credentials, asked).await
+        match &self.verifier {
+            Some(verifier) => verifier.may_see(&call.caller.principal, credentials, asked).await,
+            // Nobody is named after credentials that nobody knows.
+            None => {
+                let detail = "Nothing stands behind this server that knows your credentials.";
+                Err(Box::new(Problem::new(Name::Forbidden, detail)))
+            }
+        }
     }
 
     /// A refusal of what was asked of `resource`, less what the upstream does not show the caller:

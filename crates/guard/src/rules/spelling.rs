@@ -161,7 +161,7 @@ pub(super) fn is_below(path: &str, prefix: &Resource) -> bool {
     !segments.any(|segment| segment.split(|byte| *byte == b';').next() == Some(b".."))
 }
 
-fn decoded_once(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn decoded_once(bytes: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {

@@ -24,7 +24,7 @@ use leasehold_guard::body::{Body, BoxError, empty};
 use leasehold_guard::call::Call;
 use leasehold_guard::guard::Guard;
 use leasehold_guard::rules::{Rule, Rules};
-use leasehold_guard::upstream::{Admitted, Answer, BoxFuture, Execution, Upstream};
+use leasehold_guard::upstream::{Admitted, Answer, BoxFuture, Execution, Upstream, Witness};
 use leasehold_problems::{Name, Problem};
 use tokio::sync::{Semaphore, mpsc};
 
@@ -71,6 +71,26 @@ pub struct Double {
     pub know: Semaphore,
 }
 
+impl Witness for Double {
+    fn etag<'a>(
+        &'a self,
+        resource: &'a Resource,
+    ) -> BoxFuture<'a, Result<Option<String>, Box<Problem>>> {
+        let mut script = self.script.lock().unwrap();
+        script.etags_asked += 1;
+        let etag = script.etags.get(resource).cloned();
+        Box::pin(async move { Ok(etag) })
+    }
+
+    fn outcome(&self, admission: Option<Seq>) -> BoxFuture<'_, WriteResult> {
+        Box::pin(async move {
+            self.script.lock().unwrap().outcomes_asked.push(admission);
+            self.know.acquire().await.unwrap().forget();
+            self.script.lock().unwrap().outcome.unwrap_or(WriteResult::Applied)
+        })
+    }
+}
+
 impl Upstream for Double {
     type Plan = Plan;
 
@@ -103,16 +123,6 @@ impl Upstream for Double {
         _: &'a Resource,
     ) -> BoxFuture<'a, Option<Vec<Target>>> {
         Box::pin(async { None })
-    }
-
-    fn etag<'a>(
-        &'a self,
-        resource: &'a Resource,
-    ) -> BoxFuture<'a, Result<Option<String>, Box<Problem>>> {
-        let mut script = self.script.lock().unwrap();
-        script.etags_asked += 1;
-        let etag = script.etags.get(resource).cloned();
-        Box::pin(async move { Ok(etag) })
     }
 
     fn plan<'a>(
@@ -162,14 +172,6 @@ impl Upstream for Double {
                 }
                 Act::Retarget(targets) => Execution::Retarget(Plan { targets }),
             }
-        })
-    }
-
-    fn outcome(&self, admission: Option<Seq>) -> BoxFuture<'_, WriteResult> {
-        Box::pin(async move {
-            self.script.lock().unwrap().outcomes_asked.push(admission);
-            self.know.acquire().await.unwrap().forget();
-            self.script.lock().unwrap().outcome.unwrap_or(WriteResult::Applied)
         })
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::Method;
 use leasehold_core::pattern::Pattern;
+use leasehold_faces::json_api::endpoint::is_reserved_name;
 use leasehold_guard::guard::is_safe;
 use leasehold_guard::rules::spelling::Fold;
 use leasehold_guard::rules::{Read, Rule, Rules};
@@ -193,30 +194,19 @@ fn check_name(
 ) {
     let Some(name) = &rule.resource else { return };
     let place = section.in_file("resource").map_or_else(|| place.clone(), |(place, _)| place);
-    for pattern in &rule.patterns {
+    for (pattern, missing) in rule.uncaptured() {
         let captured: Vec<String> = pattern.names().map(|name| format!("{{{name}}}")).collect();
-        let missing = name.names().find(|name| pattern.names().all(|captured| captured != *name));
-        let missing = missing.map(|name| format!("{{{name}}}"));
-        let missing =
-            missing.or_else(|| (name.has_any() && !pattern.has_any()).then(|| "**".into()));
-        if let Some(missing) = missing {
-            let captures = match captured.is_empty() {
-                true => "captures nothing".to_owned(),
-                false => format!("captures {}", one_of(&captured).replace(" or ", " and ")),
-            };
-            let message = format!(
-                "`rule.resource`: the pattern `{pattern}` has no `{missing}` to fill `{name}` \
-                 with; it {captures}"
-            );
-            mistakes.add(&place, message);
-        }
+        let captures = match captured.is_empty() {
+            true => "captures nothing".to_owned(),
+            false => format!("captures {}", one_of(&captured).replace(" or ", " and ")),
+        };
+        let message = format!(
+            "`rule.resource`: the pattern `{pattern}` has no `{missing}` to fill `{name}` with; \
+             it {captures}"
+        );
+        mistakes.add(&place, message);
     }
-    let own = prefix.trim_matches('/');
-    let end = name.literal_end(2);
-    let is_suffix = |at: usize| end.len() > at && format!("/{}", end[end.len() - 1 - at]) == suffix;
-    let is_action =
-        end.last().is_some_and(|last| ["break", "transfer", "request", "freeze"].contains(last));
-    if name.literal_start() == Some(own) || is_suffix(0) || (is_action && is_suffix(1)) {
+    if is_reserved_name(name, prefix, suffix) {
         let message = format!(
             "`rule.resource`: `{name}` is the server's own: a resource neither begins with \
              `{prefix}` nor ends in `{suffix}`"

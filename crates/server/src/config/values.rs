@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use leasehold_core::pattern::Pattern;
 use leasehold_core::resource::Resource;
+use leasehold_faces::json_api::endpoint;
 use toml::de::DeValue;
 
 use super::units;
@@ -108,28 +109,23 @@ impl<'a> Value<'a> {
     pub(super) fn prefix(self) -> Result<String, String> {
         const EXPECTED: &str = "one path segment between two slashes such as \"/-/\"";
         let text = self.text(EXPECTED)?;
-        let segment = text.strip_suffix('/').filter(|rest| !rest.is_empty());
-        match segment.map(Resource::parse) {
-            Some(Ok(resource)) if Some(resource.as_str()) == segment && one_segment(&resource) => {
-                Ok(text.to_owned())
-            }
-            _ => Err(format!("`{text}` is not {EXPECTED}")),
+        if !endpoint::is_prefix(text) {
+            return Err(format!("`{text}` is not {EXPECTED}"));
         }
+        Ok(text.to_owned())
     }
 
     /// The suffix of the lock endpoints: a slash and one segment.
     pub(super) fn suffix(self) -> Result<String, String> {
         const EXPECTED: &str = "a slash and one path segment such as \"/lock\"";
         let text = self.text(EXPECTED)?;
-        match Resource::parse(text) {
-            Ok(resource) if resource.as_str() == text && one_segment(&resource) => {}
-            _ => return Err(format!("`{text}` is not {EXPECTED}")),
-        }
-        // The names below the suffix; `/x/break/break` would have two readings.
-        if ["/break", "/transfer", "/request", "/freeze"].contains(&text) {
+        if endpoint::is_action(text) {
             return Err(format!(
                 "`{text}` is the name of an action on a lock; choose another, such as \"/lock\""
             ));
+        }
+        if !endpoint::is_suffix(text) {
+            return Err(format!("`{text}` is not {EXPECTED}"));
         }
         Ok(text.to_owned())
     }
@@ -198,10 +194,6 @@ impl<'a> Value<'a> {
         Pattern::parse(self.text(EXPECTED)?)
             .map_err(|error| format!("{error}; expected {EXPECTED}"))
     }
-}
-
-fn one_segment(resource: &Resource) -> bool {
-    resource.segments().count() == 1
 }
 
 fn mismatch(expected: &str, found: &DeValue<'_>) -> String {

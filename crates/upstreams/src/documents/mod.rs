@@ -45,7 +45,7 @@ use leasehold_core::resource::Resource;
 use leasehold_core::target::Target;
 use leasehold_core::time::WallTime;
 use leasehold_guard::body::{Body, full};
-use leasehold_guard::upstream::{Admitted, Answer, BoxFuture, Execution, Upstream};
+use leasehold_guard::upstream::{Admitted, Answer, BoxFuture, Execution, Upstream, Witness};
 use leasehold_problems::Problem;
 use uuid::Uuid;
 
@@ -358,6 +358,26 @@ pub enum StorageError {
     Write,
 }
 
+impl Witness for Documents {
+    fn etag<'a>(
+        &'a self,
+        resource: &'a Resource,
+    ) -> BoxFuture<'a, Result<Option<String>, Box<Problem>>> {
+        Box::pin(async move {
+            let key = Key::of(resource);
+            let meta = self.readers.ask(move |connection| store::meta(connection, &key)).await;
+            match meta {
+                Ok(meta) => Ok(meta.map(|meta| self.settings.etag(meta.version))),
+                Err(failure) => Err(answer::storage(failure)),
+            }
+        })
+    }
+
+    fn outcome(&self, admission: Option<Seq>) -> BoxFuture<'_, WriteResult> {
+        Box::pin(self.learn(admission))
+    }
+}
+
 impl Upstream for Documents {
     type Plan = Plan;
 
@@ -399,20 +419,6 @@ impl Upstream for Documents {
         })
     }
 
-    fn etag<'a>(
-        &'a self,
-        resource: &'a Resource,
-    ) -> BoxFuture<'a, Result<Option<String>, Box<Problem>>> {
-        Box::pin(async move {
-            let key = Key::of(resource);
-            let meta = self.readers.ask(move |connection| store::meta(connection, &key)).await;
-            match meta {
-                Ok(meta) => Ok(meta.map(|meta| self.settings.etag(meta.version))),
-                Err(failure) => Err(answer::storage(failure)),
-            }
-        })
-    }
-
     fn plan<'a>(
         &'a self,
         head: Parts,
@@ -441,9 +447,5 @@ impl Upstream for Documents {
     fn execute<'a>(&'a self, plan: Plan, admitted: &'a Admitted) -> BoxFuture<'a, Execution<Plan>> {
         let covers = |target: &Target| admitted.covers(target);
         Box::pin(async move { self.apply(plan, &covers, admitted.admission()).await })
-    }
-
-    fn outcome(&self, admission: Option<Seq>) -> BoxFuture<'_, WriteResult> {
-        Box::pin(self.learn(admission))
     }
 }

@@ -6,12 +6,12 @@
 use std::sync::Arc;
 
 use http::header::{
-    CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+    CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, HeaderName, HeaderValue, TE, UPGRADE, VIA,
 };
 use http::request::Parts;
 use http::{HeaderMap, Method, Uri, Version};
 use leasehold_core::event::Subject;
+use leasehold_guard::fields::{HOP_BY_HOP, drop_claims, tell_lock};
 
 /// Where a request came from: an extension of its head, put there by whoever accepted it.
 #[derive(Clone, Debug)]
@@ -24,29 +24,9 @@ pub struct Arrival {
     pub is_trusted: bool,
 }
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-/// Some servers make an environment variable of it that names a proxy for their own requests.
-const PROXY: HeaderName = HeaderName::from_static("proxy");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-
-/// What is for one connection only (RFC 9110, section 7.6.1). `Trailer` is not among them: it
-/// announces trailers that go on.
-const HOP_BY_HOP: [HeaderName; 10] = [
-    CONNECTION,
-    KEEP_ALIVE,
-    PROXY,
-    PROXY_CONNECTION,
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    TE,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    HTTP2_SETTINGS,
-];
 
 /// Makes a request's head that of the request to the upstream. `upgrade` is what its client may
 /// change the connection to.
@@ -165,44 +145,6 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// Drops what a client may not say to the upstream: lock tokens; what the gateway says itself;
-/// and what has some servers answer for another URL than the one that was judged.
-fn drop_claims(headers: &mut HeaderMap) {
-    let claims: Vec<HeaderName> =
-        headers.keys().filter(|name| is_claim(name.as_str())).cloned().collect();
-    for name in claims {
-        headers.remove(name);
-    }
-}
-
-fn is_claim(name: &str) -> bool {
-    // Servers that make variables of names do not tell `_` from `-`.
-    let is = |claim: &str| {
-        name.len() == claim.len()
-            && name.bytes().zip(claim.bytes()).all(|(a, b)| a == b || (a == b'_' && b == b'-'))
-    };
-    let begins = |prefix: &str| {
-        name.get(..prefix.len()).is_some_and(|start| {
-            start.bytes().zip(prefix.bytes()).all(|(a, b)| a == b || (a == b'_' && b == b'-'))
-        })
-    };
-    match name.as_bytes().first() {
-        Some(b'x') => {
-            begins("x-lock-")
-                || is("x-original-url")
-                || is("x-rewrite-url")
-                // Written with `-` they are replaced, or added to.
-                || (name.contains('_')
-                    && (is("x-forwarded-for")
-                        || is("x-forwarded-proto")
-                        || is("x-forwarded-host")))
-        }
-        Some(b'i') => name == "if",
-        Some(b'l') => is("lock-token"),
-        _ => false,
-    }
-}
-
 /// The host that a request is for: its target's, where that names one (RFC 9112, section 3.2.2).
 fn host_of(uri: &Uri, headers: &HeaderMap, upstream: &str) -> HeaderValue {
     let named = uri.authority().map(|authority| {
@@ -246,30 +188,6 @@ fn forwarded(headers: &mut HeaderMap, arrival: &Arrival, host: &HeaderValue) {
     // What the first proxy was asked for, where that one's word counts.
     headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(scheme));
     headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
-}
-
-/// Tells whom a write goes to which lock it was let through under.
-pub fn tell_lock(headers: &mut HeaderMap, lock: &Subject) {
-    headers.insert("x-lock-fence", HeaderValue::from(lock.fence.0));
-    if let Ok(id) = HeaderValue::from_str(&lock.lock_id.to_string()) {
-        headers.insert("x-lock-id", id);
-    }
-    if let Ok(holder) = HeaderValue::from_str(&encoded(lock.holder.as_str())) {
-        headers.insert("x-lock-holder", holder);
-    }
-}
-
-/// A name as a header field can carry it: every byte that is not visible ASCII, and `%`, as `%XX`.
-#[must_use]
-pub fn encoded(name: &str) -> String {
-    let mut out = String::with_capacity(name.len());
-    for byte in name.bytes() {
-        match byte {
-            b'!'..=b'~' if byte != b'%' => out.push(char::from(byte)),
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
 }
 
 #[cfg(test)]
@@ -410,10 +328,5 @@ mod tests {
         assert!(!agrees(&answer, &asked));
         answer.insert(UPGRADE, HeaderValue::from_static("WebSocket"));
         assert!(agrees(&answer, &asked));
-    }
-
-    #[test]
-    fn a_name_that_a_field_cannot_carry_is_escaped() {
-        assert_eq!(encoded("ali ce%\u{e9}\n"), "ali%20ce%25%C3%A9%0A");
     }
 }

@@ -41,7 +41,7 @@ use leasehold_core::resource::Resource;
 use leasehold_core::target::Target;
 use leasehold_guard::body::{Body, empty};
 use leasehold_guard::targets::{ByRules, by_head};
-use leasehold_guard::upstream::{Admitted, Answer, BoxFuture, Execution, Upstream};
+use leasehold_guard::upstream::{Admitted, Answer, BoxFuture, Execution, Upstream, Witness};
 use leasehold_problems::{Name, Problem};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
@@ -54,7 +54,7 @@ use self::sight::Seen;
 use self::site::Sites;
 
 pub use self::fault::Fault;
-pub use self::fields::{Arrival, encoded, tell_lock};
+pub use self::fields::Arrival;
 pub use self::origin::Origin;
 pub use self::site::Route;
 pub use self::tls::{TlsError, TlsFiles};
@@ -268,6 +268,21 @@ async fn landed_or_not(closing: Option<JoinHandle<()>>, drain_time: Duration) ->
     WriteResult::Unknown
 }
 
+impl Witness for Proxy {
+    fn etag<'a>(&'a self, _: &'a Resource) -> BoxFuture<'a, Result<Option<String>, Box<Problem>>> {
+        let detail = "Behind a gateway an If header can name lock tokens, but no entity tags: send \
+                      those in If-Match.";
+        Box::pin(async move {
+            Err(Box::new(Problem::new(Name::MalformedRequest, detail).with("field", "If")))
+        })
+    }
+
+    fn outcome(&self, _: Option<Seq>) -> BoxFuture<'_, WriteResult> {
+        // A panic has dropped the connection, and so closed it.
+        Box::pin(landed_or_not(None, self.shared.options.drain_time))
+    }
+}
+
 impl Upstream for Proxy {
     type Plan = Plan;
 
@@ -302,14 +317,6 @@ impl Upstream for Proxy {
         Box::pin(async { Some(self.early_targets(head, resource)) })
     }
 
-    fn etag<'a>(&'a self, _: &'a Resource) -> BoxFuture<'a, Result<Option<String>, Box<Problem>>> {
-        let detail = "Behind a gateway an If header can name lock tokens, but no entity tags: send \
-                      those in If-Match.";
-        Box::pin(async move {
-            Err(Box::new(Problem::new(Name::MalformedRequest, detail).with("field", "If")))
-        })
-    }
-
     fn is_judged_by_head(&self) -> bool {
         true
     }
@@ -329,10 +336,5 @@ impl Upstream for Proxy {
 
     fn execute<'a>(&'a self, plan: Plan, admitted: &'a Admitted) -> BoxFuture<'a, Execution<Plan>> {
         Box::pin(self.write(plan, admitted))
-    }
-
-    fn outcome(&self, _: Option<Seq>) -> BoxFuture<'_, WriteResult> {
-        // A panic has dropped the connection, and so closed it.
-        Box::pin(landed_or_not(None, self.shared.options.drain_time))
     }
 }

@@ -17,17 +17,17 @@ const LONGEST: Duration = Duration::from_secs(2);
 /// `body`, which is read to its end within bounds when it is dropped early. With
 /// `Expect: 100-continue` (`expects`) an unread body is left alone: reading it would ask the
 /// client for what nobody wants.
-pub(crate) fn discarding<B: Discardable>(body: B, expects: bool) -> Discarding<B> {
+pub fn discarding<B: Discardable>(body: B, expects: bool) -> Discarding<B> {
     Discarding { body: Some(body), asked: !expects, ended: false }
 }
 
 /// A body that can be read in a task of its own.
-pub(crate) trait Discardable: HttpBody<Data = Bytes> + Send + Unpin + 'static {}
+pub trait Discardable: HttpBody<Data = Bytes> + Send + Unpin + 'static {}
 
 impl<B: HttpBody<Data = Bytes> + Send + Unpin + 'static> Discardable for B {}
 
 /// A body that is read to its end: see [`discarding`].
-pub(crate) struct Discarding<B: Discardable> {
+pub struct Discarding<B: Discardable> {
     body: Option<B>,
     /// Whether the client sends its body anyway.
     asked: bool,

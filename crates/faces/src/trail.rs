@@ -5,30 +5,36 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use leasehold_core::ids::LockId;
 use leasehold_core::lock::Ended;
-use leasehold_faces::json_api::Trail;
 use leasehold_guard::upstream::BoxFuture;
 use leasehold_journal::query::{AuditReader, QueryError};
 use leasehold_problems::{Name, Problem};
 use tokio::sync::Semaphore;
+
+use crate::json_api::Trail;
 
 /// How many questions are asked at a time; more wait.
 const AT_A_TIME: usize = 4;
 
 /// Readers of the trail of one data folder.
 #[derive(Clone)]
-pub(crate) struct Readers {
+pub struct Readers {
     folder: PathBuf,
     idle: Arc<Mutex<Vec<AuditReader>>>,
     permits: Arc<Semaphore>,
 }
 
 impl Readers {
-    pub(crate) fn new(folder: PathBuf) -> Self {
+    /// Readers of the trail in this data folder.
+    #[must_use]
+    pub fn new(folder: PathBuf) -> Self {
         Self { folder, idle: Arc::default(), permits: Arc::new(Semaphore::new(AT_A_TIME)) }
     }
 
     /// Asks the trail.
-    pub(crate) async fn ask<T: Send + 'static>(
+    ///
+    /// # Errors
+    /// `503 unavailable` where it cannot be read.
+    pub async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&AuditReader) -> Result<T, QueryError> + Send + 'static,
     ) -> Result<T, Box<Problem>> {

@@ -1,31 +1,35 @@
 //! What a request is by the rules: about a lock, a read, or a write and to what.
 //!
-//! Of a request that something else carries out (what stands behind a gateway, or behind a proxy
-//! that asks `/-/check`) counts every method that it may be taken for, and its head alone. Of one to
-//! the server's own documents, its method.
+//! Of a request that something else carries out (what stands behind a gateway, behind a proxy that
+//! asks `/-/check`, or behind the tower layer) counts every method that it may be taken for, and its
+//! head alone. Of one to the server's own documents, its method.
 
 use http::request::Parts;
 use http::{HeaderMap, Method, Uri};
 use leasehold_core::resource::{PathError, Resource};
 use leasehold_core::target::Target;
-use leasehold_faces::json_api::endpoint::{self, Action, Endpoint, is_reserved};
 use leasehold_guard::guard::is_safe;
 use leasehold_guard::method::{is_read, methods};
 use leasehold_guard::rules::{Located, Rules};
 use leasehold_guard::targets::by_rules;
 use leasehold_problems::Problem;
 
+use crate::json_api::endpoint::{self, Action, Endpoint, is_reserved};
+
 /// What the judgement rests on.
 #[derive(Clone, Copy)]
-pub(crate) struct Setting<'a> {
-    pub(crate) rules: &'a Rules,
-    pub(crate) prefix: &'a str,
-    pub(crate) lock_suffix: &'a str,
+pub struct Setting<'a> {
+    /// The rules.
+    pub rules: &'a Rules,
+    /// The prefix of the server's own space, `/-/`.
+    pub prefix: &'a str,
+    /// The suffix of lock endpoints, `/lock`.
+    pub lock_suffix: &'a str,
 }
 
 /// What a request is.
-pub(crate) enum Judged {
-    /// One about the lock of this.
+pub enum Judged {
+    /// One about the lock of this: what is done with it.
     Lock(Located, Action),
     /// A read; of nothing that has a name where its URL can be read in several ways.
     Read(Option<Located>),
@@ -35,7 +39,8 @@ pub(crate) enum Judged {
 
 impl Judged {
     /// What it names.
-    pub(crate) fn located(&self) -> Option<&Located> {
+    #[must_use]
+    pub fn located(&self) -> Option<&Located> {
         match self {
             Self::Lock(located, _) | Self::Read(Some(located)) | Self::Write(located, _) => {
                 Some(located)
@@ -46,7 +51,8 @@ impl Judged {
 }
 
 /// What follows the prefix, where the path is in the server's own space.
-pub(crate) fn own<'p>(prefix: &str, path: &'p Resource) -> Option<&'p str> {
+#[must_use]
+pub fn own<'p>(prefix: &str, path: &'p Resource) -> Option<&'p str> {
     let rest = path.as_str().strip_prefix(prefix.trim_end_matches('/'))?;
     if rest.is_empty() { Some("") } else { rest.strip_prefix('/') }
 }
@@ -56,7 +62,7 @@ impl Setting<'_> {
     ///
     /// # Errors
     /// The refusal of a URL that names none of them.
-    pub(crate) fn by_method(self, path: &Resource, head: &Parts) -> Result<Judged, Box<Problem>> {
+    pub fn by_method(self, path: &Resource, head: &Parts) -> Result<Judged, Box<Problem>> {
         let found = endpoint::find(path, head.uri.query(), self.lock_suffix, self.rules)?;
         Ok(match found {
             Endpoint::Lock(located, action) => Judged::Lock(located, action),
@@ -66,7 +72,8 @@ impl Setting<'_> {
     }
 
     /// Whether this path is in the server's own space.
-    pub(crate) fn is_own(self, path: Result<&Resource, PathError>) -> bool {
+    #[must_use]
+    pub fn is_own(self, path: Result<&Resource, PathError>) -> bool {
         path.is_ok_and(|path| own(self.prefix, path).is_some())
     }
 
@@ -75,7 +82,7 @@ impl Setting<'_> {
     ///
     /// # Errors
     /// The refusal of a head that cannot be read in one way only.
-    pub(crate) fn judge(
+    pub fn judge(
         self,
         path: Result<&Resource, PathError>,
         method: &Method,
