@@ -2,8 +2,6 @@
 
 mod common;
 
-use std::sync::mpsc::channel;
-
 use common::json;
 use common::upstream::{Upstream, answer};
 
@@ -205,85 +203,4 @@ fn a_websocket_passes_and_another_kind_of_http_does_not() {
     // Nor where the upstream changes by itself.
     peer.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n");
     client.reply(false).problem(502, "upstream-unreachable");
-}
-
-#[test]
-fn the_gateway_and_the_upstream_agree_on_where_a_request_ends() {
-    let upstream = Upstream::start();
-    let server = upstream.gateway(&[]);
-    let smuggled = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
-    // Each of these could be read in two ways. None reaches the upstream.
-    for framing in [
-        "Content-Length: 5\r\nContent-Length: 6",
-        "Content-Length: 5, 6",
-        "Content-Length: +5",
-        "Content-Length: -1",
-        "Content-Length: 0x5",
-        "Content-Length: 5 5",
-        "Content-Length: 99999999999999999999",
-        "Content-Length:",
-        "Content-Length : 5",
-        "Transfer-Encoding : chunked",
-        "Transfer-Encoding: identity",
-        "Transfer-Encoding: xchunked",
-        "Transfer-Encoding: chunked, identity",
-        "Transfer-Encoding: chunked\r\nTransfer-Encoding: cow",
-        "Transfer-Encoding:\r\n chunked",
-        "X-A: b\r\n Transfer-Encoding: chunked",
-        "X-A: b\rTransfer-Encoding: chunked",
-        "X-A\0: b",
-        "X-A: b\0c",
-        ": nameless",
-        "Host: b",
-    ] {
-        let mut client = server.connect();
-        client.send(format!("POST /x HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n0\r\n\r\n{smuggled}"));
-        let reply = client.reply_head();
-        assert_eq!(reply.status, 400, "{framing:?}: {reply:?}");
-    }
-    // Broken chunks: the request ends with its client, whatever came before.
-    for chunks in ["5;\r\nab", "g\r\n", "-1\r\n", "ffffffffffffffff1\r\n", "2\r\nabX\r\n0\r\n\r\n"]
-    {
-        let mut client = server.connect();
-        client.send(format!(
-            "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}{smuggled}"
-        ));
-        client.half_close();
-        let mut peer = upstream.accept();
-        let rest = peer.rest();
-        assert!(!rest.contains("smuggled"), "{chunks:?}: {rest}");
-    }
-    assert!(upstream.is_quiet());
-}
-
-#[test]
-fn a_request_with_both_framings_is_framed_anew_and_is_the_last_of_its_connection() {
-    let upstream = Upstream::start();
-    let server = upstream.gateway(&[]);
-    let (seen, requests) = channel();
-    upstream.answering(move |got| {
-        let length = got.field("content-length").map(str::to_owned);
-        seen.send((got.line.clone(), got.body.clone(), length)).unwrap();
-        answer("200 OK", "")
-    });
-    for fields in [
-        "Content-Length: 4\r\nTransfer-Encoding: chunked",
-        "Transfer-Encoding: chunked\r\nContent-Length: 4",
-        "Transfer-Encoding: CHUNKED\r\nContent-Length: 999",
-    ] {
-        let mut client = server.connect();
-        client.send(format!(
-            "POST /x HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n2\r\nab\r\n0\r\n\r\n\
-             PUT /next HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
-        ));
-        assert_eq!(client.reply(false).status, 200);
-        let (line, body, length) = requests.recv().unwrap();
-        assert_eq!(
-            (line.as_str(), body.as_slice(), length),
-            ("POST /x HTTP/1.1", &b"ab"[..], None)
-        );
-        // Nobody has to agree on what comes after it.
-        assert!(client.is_closed());
-    }
-    assert!(requests.try_recv().is_err());
 }
