@@ -204,3 +204,87 @@ fn a_websocket_passes_and_another_kind_of_http_does_not() {
     peer.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n");
     client.reply(false).problem(502, "upstream-unreachable");
 }
+
+#[test]
+fn an_answer_that_comes_within_the_body_ends_one_connection_and_not_the_other() {
+    let upstream = Upstream::start();
+    let server = upstream.gateway(&[]);
+    let mut client = server.connect();
+    client.send("PUT /x HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf");
+    let mut peer = upstream.accept();
+    peer.head();
+    assert_eq!(peer.bytes(4), b"half");
+    peer.send(answer("413 Too Large", "no"));
+    let reply = client.reply_head();
+    assert_eq!((reply.status, client.bytes(2)), (413, b"no".to_vec()));
+    // What the upstream would take for the rest of the body is sent to nobody.
+    assert!(peer.is_closed());
+    client.send("--rest");
+    client.send("GET /next HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut peer = upstream.accept();
+    assert_eq!(peer.request().line, "GET /next HTTP/1.1");
+    peer.send(answer("200 OK", "next"));
+    assert_eq!(client.reply(false).text(), "next");
+    // And the write has ended.
+    server.lock("/x", json!({}));
+}
+
+#[test]
+fn what_an_upstream_says_unasked_is_told_to_nobody() {
+    let upstream = Upstream::start();
+    let server = upstream.gateway(&[]);
+    let poison = answer("200 OK", "poison");
+    let with = |head: &str| format!("HTTP/1.1 {head}\r\n\r\n{poison}");
+    // What is asked, how it is answered, and what of that is the answer.
+    for (method, answered, status, body) in [
+        ("GET", format!("{}{poison}", answer("200 OK", "a")), 200, "a"),
+        ("GET", with("200 OK\r\nContent-Length: 0"), 200, ""),
+        ("GET", with("200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0"), 200, "a"),
+        // None of these has a body, whatever its head says.
+        ("GET", with("204 No Content\r\nContent-Length: 9"), 204, ""),
+        ("GET", with("304 Not Modified\r\nContent-Length: 9"), 304, ""),
+        ("HEAD", with("200 OK\r\nContent-Length: 9"), 200, ""),
+        ("HEAD", with("200 OK\r\nTransfer-Encoding: chunked"), 200, ""),
+        // Both, and one of them counts; two of one, and neither does.
+        (
+            "GET",
+            format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: 99\r\nTransfer-Encoding: chunked\r\n\r\n\
+                 1\r\na\r\n0\r\n\r\n{poison}"
+            ),
+            200,
+            "a",
+        ),
+        ("GET", with("200 OK\r\nContent-Length: 1\r\nContent-Length: 2"), 502, ""),
+        ("GET", with("200 OK\r\nContent-Length: x"), 502, ""),
+        (
+            "GET",
+            format!("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n{}", answer("200 OK", "a")),
+            200,
+            "a",
+        ),
+    ] {
+        let mut client = server.ask(method, "/x").start();
+        let mut peer = upstream.accept();
+        peer.request();
+        peer.send(&answered);
+        let reply = client.reply(method == "HEAD");
+        assert_eq!(reply.status, status, "{answered:?}: {reply:?}");
+        if status != 502 {
+            assert_eq!(reply.text(), body, "{answered:?}");
+        }
+        if answered.ends_with(&poison) {
+            assert!(peer.is_closed(), "{answered:?}");
+            assert!(upstream.is_quiet(), "{answered:?}");
+        } else {
+            peer.close();
+        }
+        // Whoever asks next gets what is said to that.
+        let mut client = server.ask("GET", "/next").start();
+        let mut peer = upstream.accept();
+        assert_eq!(peer.request().line, "GET /next HTTP/1.1");
+        peer.send(answer("200 OK", "next"));
+        assert_eq!(client.reply(false).text(), "next", "{answered:?}");
+        peer.close();
+    }
+}
