@@ -94,7 +94,8 @@ async def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--port", type=int, required=True)
     chosen = parser.parse_args()
-    server = await asyncio.start_server(serve, "127.0.0.1", chosen.port, limit=1 << 20, backlog=4096)
+    bounds = {"limit": 1 << 20, "backlog": 4096}
+    server = await asyncio.start_server(serve, "127.0.0.1", chosen.port, **bounds)
     async with server:
         await server.serve_forever()
 
