@@ -148,12 +148,23 @@ fn all_scenarios_are_one_report() {
         "--live-locks=200",
         "--expiring-locks=200",
         "--expiring-lead=3",
+        "--gateway-connections=2",
         "--events=3000",
     ]);
     let sections = report["sections"].as_array().unwrap();
     let names: Vec<&str> =
         sections.iter().map(|section| section["scenario"].as_str().unwrap()).collect();
-    let expected =
-        ["disk", "cycles", "mix", "contended", "handover", "documents", "many", "expiry", "audit"];
+    let expected = [
+        "disk",
+        "cycles",
+        "mix",
+        "contended",
+        "handover",
+        "documents",
+        "many",
+        "expiry",
+        "gateway",
+        "audit",
+    ];
     assert_eq!(names, expected);
 }

@@ -4,8 +4,8 @@ mod common;
 
 use std::time::Instant;
 
-use common::upstream::{Upstream, answer};
-use common::{Held, Server, json, until};
+use common::upstream::{Peer, Upstream, answer};
+use common::{Held, Server, Wire, json, until};
 
 /// How `write_completed` tells that a write of `server` under a lock has ended.
 fn completed(server: &Server) -> serde_json::Value {
@@ -82,6 +82,114 @@ fn a_lock_is_granted_when_the_answers_of_the_writes_before_it_have_ended() {
     peer.send("lf");
     Held::of(acquire.join().unwrap());
     assert_eq!(writer.bytes(2), b"lf");
+}
+
+/// How the lock of a write that is on its way ends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum End {
+    Expired,
+    Released,
+    Broken,
+}
+
+const ENDS: [End; 3] = [End::Expired, End::Released, End::Broken];
+
+/// A write to `/x` under a lock that has ended since, and the upstream's end of it.
+fn outlived(server: &Server, upstream: &Upstream, end: End) -> (Wire, Peer, Held) {
+    let ttl = if end == End::Expired { 1 } else { 60 };
+    let held = server.lock("/x", json!({"ttl_seconds": ttl}));
+    let writer = server.ask("PUT", "/x").token(&held).body("1").start();
+    let mut peer = upstream.accept();
+    assert_eq!(peer.request().field("x-lock-fence"), Some(held.fence.to_string().as_str()));
+    let told = match end {
+        End::Expired => "expired",
+        End::Released => {
+            server.ask("DELETE", "/x/lock").token(&held).send().ok(204);
+            "released"
+        }
+        End::Broken => {
+            server.post("/x/lock/break", json!({"reason": "urgent"})).ok(200);
+            "broken"
+        }
+    };
+    until("the end of the lock", || server.audit(&format!("type={told}")).into_iter().next());
+    (writer, peer, held)
+}
+
+#[test]
+fn a_write_that_outlives_its_lock_lands_before_the_next_grant() {
+    for end in ENDS {
+        let upstream = Upstream::start();
+        let server = upstream.gateway(&[]);
+        let (mut writer, mut peer, held) = outlived(&server, &upstream, end);
+        let acquire = server.ask("POST", "/x/lock?wait=15").json(json!({})).spawn();
+        server.queued("/x", 1);
+        // It has its place: neither the one before nor anybody else writes any more.
+        let refused = server.ask("PUT", "/x").token(&held).body("2").send();
+        assert!(matches!(refused.status, 412 | 423), "{end:?}: {refused:?}");
+        server.ask("PUT", "/x").body("3").send().problem(423, "locked");
+        assert!(upstream.is_quiet() && !acquire.is_finished(), "{end:?}");
+        peer.send(answer("200 OK", "landed"));
+        assert_eq!(writer.reply(false).text(), "landed", "{end:?}");
+        let next = Held::of(acquire.join().unwrap());
+        assert!(held.fence < next.fence, "{end:?}");
+        assert!(next.body["predecessor_writes"].is_null(), "{end:?}: {next:?}");
+        // The trail has it in this order.
+        let completed = completed(&server);
+        let acquired = server.audit("type=acquired&order=desc").remove(0);
+        assert!(completed["seq"].as_u64() < acquired["seq"].as_u64(), "{end:?}");
+    }
+}
+
+#[test]
+fn a_write_that_outlives_its_lock_and_is_never_answered_is_told_as_unknown() {
+    for end in ENDS {
+        let upstream = Upstream::start();
+        let server = upstream.gateway(&["--drain-time", "400ms"]);
+        let (mut writer, peer, held) = outlived(&server, &upstream, end);
+        let acquire = server.ask("POST", "/x/lock?wait=15").json(json!({})).spawn();
+        server.queued("/x", 1);
+        let began = Instant::now();
+        peer.close();
+        writer.reply(false).problem(502, "upstream-unreachable");
+        let next = Held::of(acquire.join().unwrap());
+        assert!(began.elapsed().as_millis() >= 400, "{end:?}: {:?}", began.elapsed());
+        assert_eq!(next.body["predecessor_writes"], "unknown", "{end:?}");
+        assert!(held.fence < next.fence, "{end:?}");
+        assert_eq!(completed(&server)["result"], "unknown", "{end:?}");
+    }
+}
+
+#[test]
+fn who_does_not_wait_is_told_of_the_write_that_outlives_its_lock() {
+    let upstream = Upstream::start();
+    let server = upstream.gateway(&["--drain-wait", "300ms"]);
+    let (mut writer, mut peer, _) = outlived(&server, &upstream, End::Released);
+    let problem = server.post("/x/lock", json!({})).problem(423, "locked");
+    assert_eq!(problem["writes_in_flight"], 1, "{problem}");
+    peer.send(answer("200 OK", ""));
+    assert_eq!(writer.reply(false).status, 200);
+    server.lock("/x", json!({}));
+}
+
+#[test]
+fn a_lock_is_handed_over_when_the_writes_under_it_have_ended() {
+    let upstream = Upstream::start();
+    let server = upstream.gateway(&["--drain-wait", "300ms"]);
+    let held = server.lock("/x", json!({}));
+    let mut writer = server.ask("PUT", "/x").token(&held).body("1").start();
+    let mut peer = upstream.accept();
+    peer.request();
+    let transfer = || {
+        let ask = server.ask("POST", "/x/lock/transfer").token(&held);
+        ask.json(json!({"to": "bob"})).send()
+    };
+    let problem = transfer().problem(423, "locked");
+    assert_eq!(problem["writes_in_flight"], 1, "{problem}");
+    peer.send(answer("200 OK", ""));
+    assert_eq!(writer.reply(false).status, 200);
+    completed(&server);
+    assert!(held.fence < Held::of(transfer()).fence);
 }
 
 #[test]

@@ -2,8 +2,6 @@
 
 mod common;
 
-use std::sync::mpsc::channel;
-
 use common::json;
 use common::upstream::{Upstream, answer};
 
@@ -208,82 +206,85 @@ fn a_websocket_passes_and_another_kind_of_http_does_not() {
 }
 
 #[test]
-fn the_gateway_and_the_upstream_agree_on_where_a_request_ends() {
+fn an_answer_that_comes_within_the_body_ends_one_connection_and_not_the_other() {
     let upstream = Upstream::start();
     let server = upstream.gateway(&[]);
-    let smuggled = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
-    // Each of these could be read in two ways. None reaches the upstream.
-    for framing in [
-        "Content-Length: 5\r\nContent-Length: 6",
-        "Content-Length: 5, 6",
-        "Content-Length: +5",
-        "Content-Length: -1",
-        "Content-Length: 0x5",
-        "Content-Length: 5 5",
-        "Content-Length: 99999999999999999999",
-        "Content-Length:",
-        "Content-Length : 5",
-        "Transfer-Encoding : chunked",
-        "Transfer-Encoding: identity",
-        "Transfer-Encoding: xchunked",
-        "Transfer-Encoding: chunked, identity",
-        "Transfer-Encoding: chunked\r\nTransfer-Encoding: cow",
-        "Transfer-Encoding:\r\n chunked",
-        "X-A: b\r\n Transfer-Encoding: chunked",
-        "X-A: b\rTransfer-Encoding: chunked",
-        "X-A\0: b",
-        "X-A: b\0c",
-        ": nameless",
-        "Host: b",
-    ] {
-        let mut client = server.connect();
-        client.send(format!("POST /x HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n0\r\n\r\n{smuggled}"));
-        let reply = client.reply_head();
-        assert_eq!(reply.status, 400, "{framing:?}: {reply:?}");
-    }
-    // Broken chunks: the request ends with its client, whatever came before.
-    for chunks in ["5;\r\nab", "g\r\n", "-1\r\n", "ffffffffffffffff1\r\n", "2\r\nabX\r\n0\r\n\r\n"]
-    {
-        let mut client = server.connect();
-        client.send(format!(
-            "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}{smuggled}"
-        ));
-        client.half_close();
-        let mut peer = upstream.accept();
-        let rest = peer.rest();
-        assert!(!rest.contains("smuggled"), "{chunks:?}: {rest}");
-    }
-    assert!(upstream.is_quiet());
+    let mut client = server.connect();
+    client.send("PUT /x HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf");
+    let mut peer = upstream.accept();
+    peer.head();
+    assert_eq!(peer.bytes(4), b"half");
+    peer.send(answer("413 Too Large", "no"));
+    let reply = client.reply_head();
+    assert_eq!((reply.status, client.bytes(2)), (413, b"no".to_vec()));
+    // What the upstream would take for the rest of the body is sent to nobody.
+    assert!(peer.is_closed());
+    client.send("--rest");
+    client.send("GET /next HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut peer = upstream.accept();
+    assert_eq!(peer.request().line, "GET /next HTTP/1.1");
+    peer.send(answer("200 OK", "next"));
+    assert_eq!(client.reply(false).text(), "next");
+    // And the write has ended.
+    server.lock("/x", json!({}));
 }
 
 #[test]
-fn a_request_with_both_framings_is_framed_anew_and_is_the_last_of_its_connection() {
+fn what_an_upstream_says_unasked_is_told_to_nobody() {
     let upstream = Upstream::start();
     let server = upstream.gateway(&[]);
-    let (seen, requests) = channel();
-    upstream.answering(move |got| {
-        let length = got.field("content-length").map(str::to_owned);
-        seen.send((got.line.clone(), got.body.clone(), length)).unwrap();
-        answer("200 OK", "")
-    });
-    for fields in [
-        "Content-Length: 4\r\nTransfer-Encoding: chunked",
-        "Transfer-Encoding: chunked\r\nContent-Length: 4",
-        "Transfer-Encoding: CHUNKED\r\nContent-Length: 999",
+    let poison = answer("200 OK", "poison");
+    let with = |head: &str| format!("HTTP/1.1 {head}\r\n\r\n{poison}");
+    // What is asked, how it is answered, and what of that is the answer.
+    for (method, answered, status, body) in [
+        ("GET", format!("{}{poison}", answer("200 OK", "a")), 200, "a"),
+        ("GET", with("200 OK\r\nContent-Length: 0"), 200, ""),
+        ("GET", with("200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0"), 200, "a"),
+        // None of these has a body, whatever its head says.
+        ("GET", with("204 No Content\r\nContent-Length: 9"), 204, ""),
+        ("GET", with("304 Not Modified\r\nContent-Length: 9"), 304, ""),
+        ("HEAD", with("200 OK\r\nContent-Length: 9"), 200, ""),
+        ("HEAD", with("200 OK\r\nTransfer-Encoding: chunked"), 200, ""),
+        // Both, and one of them counts; two of one, and neither does.
+        (
+            "GET",
+            format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: 99\r\nTransfer-Encoding: chunked\r\n\r\n\
+                 1\r\na\r\n0\r\n\r\n{poison}"
+            ),
+            200,
+            "a",
+        ),
+        ("GET", with("200 OK\r\nContent-Length: 1\r\nContent-Length: 2"), 502, ""),
+        ("GET", with("200 OK\r\nContent-Length: x"), 502, ""),
+        (
+            "GET",
+            format!("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n{}", answer("200 OK", "a")),
+            200,
+            "a",
+        ),
     ] {
-        let mut client = server.connect();
-        client.send(format!(
-            "POST /x HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n2\r\nab\r\n0\r\n\r\n\
-             PUT /next HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
-        ));
-        assert_eq!(client.reply(false).status, 200);
-        let (line, body, length) = requests.recv().unwrap();
-        assert_eq!(
-            (line.as_str(), body.as_slice(), length),
-            ("POST /x HTTP/1.1", &b"ab"[..], None)
-        );
-        // Nobody has to agree on what comes after it.
-        assert!(client.is_closed());
+        let mut client = server.ask(method, "/x").start();
+        let mut peer = upstream.accept();
+        peer.request();
+        peer.send(&answered);
+        let reply = client.reply(method == "HEAD");
+        assert_eq!(reply.status, status, "{answered:?}: {reply:?}");
+        if status != 502 {
+            assert_eq!(reply.text(), body, "{answered:?}");
+        }
+        if answered.ends_with(&poison) {
+            assert!(peer.is_closed(), "{answered:?}");
+            assert!(upstream.is_quiet(), "{answered:?}");
+        } else {
+            peer.close();
+        }
+        // Whoever asks next gets what is said to that.
+        let mut client = server.ask("GET", "/next").start();
+        let mut peer = upstream.accept();
+        assert_eq!(peer.request().line, "GET /next HTTP/1.1");
+        peer.send(answer("200 OK", "next"));
+        assert_eq!(client.reply(false).text(), "next", "{answered:?}");
+        peer.close();
     }
-    assert!(requests.try_recv().is_err());
 }

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use http::header::{ALLOW, EXPECT, HOST, HeaderValue, ORIGIN};
+use http::header::{ALLOW, CONNECTION, EXPECT, HOST, HeaderValue, ORIGIN, TRANSFER_ENCODING};
 use http::header::{CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_TYPE};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
@@ -238,6 +238,7 @@ impl App {
     ) -> Answer {
         let (mut head, body) = request.into_parts();
         check_host(&head)?;
+        check_transfer_coding(&head)?;
         if matches!(head.method, Method::CONNECT | Method::TRACE) {
             self.identity.authenticate(&head.headers, &arrival.peer)?;
             return Err(Box::new(
@@ -247,6 +248,10 @@ impl App {
                 )
                 .header(ALLOW, HeaderValue::from_static(METHODS)),
             ));
+        }
+        if head.uri.path_and_query().is_none() {
+            let detail = "The target of the request has no path: such a one is for CONNECT alone.";
+            return Err(ambiguous("target", detail));
         }
         // What the server takes as a whole (RFC 9110, section 9.3.7).
         let is_of_all = head.method == Method::OPTIONS && head.uri.path() == "*";
@@ -445,6 +450,24 @@ fn check_host(head: &Parts) -> Result<(), Box<Problem>> {
     if head.version != Version::HTTP_11 || hosts == 1 {
         return Ok(());
     }
-    let detail = "A request of HTTP/1.1 has exactly one Host field.";
-    Err(Box::new(Problem::new(Name::MalformedRequest, detail).with("field", "Host")))
+    Err(ambiguous("Host", "A request of HTTP/1.1 has exactly one Host field."))
+}
+
+/// RFC 9112, section 6.1: what has a transfer coding that is not known here has a body that nobody
+/// behind it would read as it was meant; and two servers could differ on what the last of several
+/// is. `chunked`, once, is all that clients send.
+fn check_transfer_coding(head: &Parts) -> Result<(), Box<Problem>> {
+    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
+    let Some(first) = codings.next() else { return Ok(()) };
+    if first.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none() {
+        return Ok(());
+    }
+    Err(ambiguous("Transfer-Encoding", "The only transfer coding that is taken is chunked, once."))
+}
+
+/// A request that another server could read differently. Nothing that follows on its connection is
+/// read: that server could find it to begin somewhere else.
+fn ambiguous(field: &str, detail: &str) -> Box<Problem> {
+    let problem = Problem::new(Name::MalformedRequest, detail).with("field", field);
+    Box::new(problem.header(CONNECTION, HeaderValue::from_static("close")))
 }

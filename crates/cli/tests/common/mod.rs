@@ -10,6 +10,7 @@
     reason = "a helper of a test panics like the test"
 )]
 
+pub mod recorder;
 pub mod upstream;
 
 use std::io::{BufRead as _, BufReader, Read, Write as _};
@@ -440,6 +441,18 @@ impl Wire {
         let mut bytes = vec![0; count];
         self.stream.read_exact(&mut bytes).unwrap();
         bytes
+    }
+
+    /// Everything up to the end of the connection.
+    pub fn rest(&mut self) -> String {
+        let mut rest = Vec::new();
+        match self.stream.read_to_end(&mut rest) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                panic!("still open after {:?}", String::from_utf8_lossy(&rest))
+            }
+            // Reset, it has ended as well.
+            Ok(_) | Err(_) => String::from_utf8_lossy(&rest).into_owned(),
+        }
     }
 
     pub fn line(&mut self) -> String {

@@ -10,8 +10,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::{HeaderValue, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{Request, Response};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use leasehold_guard::body::{Body, empty};
 use tokio::time::sleep_until;
@@ -52,7 +54,11 @@ impl Shared {
     }
 }
 
-async fn sent(head: Parts, body: Body, way: Way, is_safe: bool) -> Result<Begun, Failure> {
+async fn sent(mut head: Parts, body: Body, way: Way, is_safe: bool) -> Result<Begun, Failure> {
+    if !body.is_end_stream() && body.size_hint().exact().is_none() {
+        // hyper takes a GET or a HEAD to have no body, unless its head says so.
+        head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     let (body, mut pace) = Outgoing::new(body);
     let may_repeat = is_safe && pace.stage() == Stage::Done;
     let most_idle = if may_repeat { FOR_READS } else { FOR_WRITES };

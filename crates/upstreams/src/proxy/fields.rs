@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use http::header::{
-    CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, HeaderName, HeaderValue, TE, UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderName, HeaderValue, TE,
+    TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::request::Parts;
 use http::{HeaderMap, Method, Uri, Version};
@@ -76,6 +77,10 @@ pub(super) fn outgoing(
 
 /// Makes an answer's head that of the answer to the client.
 pub(super) fn incoming(headers: &mut HeaderMap, version: Version) {
+    if headers.contains_key(TRANSFER_ENCODING) {
+        // RFC 9112, section 6.3: it overrides the length, which was of something else.
+        headers.remove(CONTENT_LENGTH);
+    }
     drop_hop_by_hop(headers);
     let via = if version == Version::HTTP_10 { "1.0 leasehold" } else { "1.1 leasehold" };
     headers.append(VIA, HeaderValue::from_static(via));
