@@ -65,7 +65,7 @@ fn whatever_happens_to_the_index_the_table_is_the_same() {
         let file = std::fs::File::options().write(true).open(&file).unwrap();
         file.set_len(file.metadata().unwrap().len() / 2).unwrap();
     };
-    let cases: [(IndexState, &dyn Fn()); 11] = [
+    let cases: [(IndexState, &dyn Fn()); 13] = [
         (IndexState::Missing, &|| index::remove(folder.path()).unwrap()),
         (IndexState::Damaged, &|| std::fs::write(&file, "x".repeat(10_000)).unwrap()),
         (IndexState::OtherVersion, &|| std::fs::write(&file, "").unwrap()),
@@ -74,6 +74,10 @@ fn whatever_happens_to_the_index_the_table_is_the_same() {
         (IndexState::Damaged, &|| sql("DELETE FROM row WHERE key LIKE 'lock/%'")),
         (IndexState::Damaged, &|| {
             sql("UPDATE row SET value = replace(value, '3600000', '3600001')")
+        }),
+        (IndexState::Damaged, &|| sql("DELETE FROM ended")),
+        (IndexState::Damaged, &|| {
+            sql("UPDATE ended SET endings = replace(endings, 'released', 'expired')")
         }),
         (IndexState::Damaged, &|| sql("DROP TABLE reached")),
         (IndexState::Damaged, &|| sql("INSERT INTO row VALUES ('lock/x', '{}')")),
