@@ -186,6 +186,28 @@ fn what_was_committed_while_the_queue_was_taken_from_is_read_from_the_log() {
 }
 
 #[test]
+fn a_follower_that_lets_events_gather_goes_on_when_there_is_a_batch() {
+    let shared = Arc::new(Shared::default());
+    let (long, began) = (Duration::from_secs(60), Instant::now());
+    let gathering = Arc::clone(&shared);
+    let thread = std::thread::spawn(move || gathering.gather(long));
+    let handle =
+        FollowerHandle { shared: Arc::clone(&shared), thread: Some(thread.thread().clone()) };
+    let events = traffic(&mut Story::default(), BATCH);
+    let hash = Head::default().hash;
+    while !shared.gathers.load(Ordering::SeqCst) {
+        std::thread::yield_now();
+    }
+    for group in events[..BATCH].chunks(64) {
+        assert!(shared.gathers.load(Ordering::SeqCst));
+        let seq = group[group.len() - 1].seq;
+        handle.committed(group.to_vec(), &Head { seq, hash, ..Head::default() });
+    }
+    thread.join().unwrap();
+    assert!(began.elapsed() < long, "it waited for time to pass");
+}
+
+#[test]
 fn memory_of_how_locks_ended_is_forgotten_in_the_index_too() {
     let root = tempfile::tempdir().unwrap();
     let (folder, mut log, _) = testing::open(root.path());
