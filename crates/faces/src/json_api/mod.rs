@@ -103,8 +103,9 @@ impl JsonApi {
         let mut answer = match (action, request.method().as_str()) {
             (_, "OPTIONS") => Ok(options(action.allowed())),
             (Action::Lock, "POST") => self.acquire(request, resource, call).await,
+            // What is rare is boxed: each request has room for the largest of those that are not.
             (Action::Lock, "GET" | "HEAD") => {
-                self.inspect(request.method().clone(), &resource, call).await
+                Box::pin(self.inspect(request.method().clone(), &resource, call)).await
             }
             (Action::Lock, "PATCH" | "PUT") => {
                 self.renew(request, Address::Resource(resource), call).await
@@ -113,14 +114,14 @@ impl JsonApi {
                 self.release(request, Address::Resource(resource), call).await
             }
             (Action::Transfer, "POST") => {
-                self.transfer(request, Address::Resource(resource), call).await
+                Box::pin(self.transfer(request, Address::Resource(resource), call)).await
             }
-            (Action::Request, "POST") => self.request(request, resource, call).await,
+            (Action::Request, "POST") => Box::pin(self.request(request, resource, call)).await,
             (Action::Break, "POST") => {
-                self.break_lock(request, Address::Resource(resource), call).await
+                Box::pin(self.break_lock(request, Address::Resource(resource), call)).await
             }
-            (Action::Freeze, "PUT") => self.set_freeze(request, resource, call).await,
-            (Action::Freeze, "DELETE") => self.unfreeze(&resource, call).await,
+            (Action::Freeze, "PUT") => Box::pin(self.set_freeze(request, resource, call)).await,
+            (Action::Freeze, "DELETE") => Box::pin(self.unfreeze(&resource, call)).await,
             (_, method) => Err(method_not_allowed(method, action.allowed())),
         }?;
         answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
