@@ -6,11 +6,13 @@
 //! What always holds: whatever the lock table remembers of endings is there. What it has long
 //! forgotten is not, so that a start does not grow with the number of locks of a whole day.
 
-use leasehold_core::lock::Ended;
+use leasehold_core::json::{self, Members};
+use leasehold_core::lock::{Ended, Ending};
 use leasehold_core::rows::FoldError;
 use leasehold_core::state::{KEY_KEPT_MS, MAX_ENDED, MAX_KEYED};
 use leasehold_core::time::LeaseTime;
 use rusqlite::{Connection, OptionalExtension, params};
+use serde::Serialize;
 
 use super::table::row_sum;
 use crate::connect::{int, uint};
@@ -35,6 +37,9 @@ struct Oldest {
     keyed: u64,
     sum: i64,
 }
+
+/// About how many bytes one takes.
+const ABOUT: usize = 256;
 
 type Fallible<T> = Result<T, FoldError<rusqlite::Error>>;
 
@@ -70,8 +75,8 @@ impl Endings {
         self.new.retain(|ended| forget <= ended.lease);
         if let Some(newest) = self.new.iter().map(|ended| ended.lease).max() {
             let keyed = self.new.iter().filter(|ended| ended.idempotency.is_some()).count();
-            let value = serde_json::to_vec(&self.new)
-                .map_err(|source| FoldError::Row { key: "ended".to_owned(), source })?;
+            let mut value = Vec::with_capacity(self.new.len() * ABOUT);
+            json::list(&mut value, &self.new, write);
             let row = row_sum("ended", &value);
             connection
                 .prepare_cached(
@@ -106,6 +111,32 @@ impl Endings {
         let is_keyed = oldest.keyed > 0 && self.newest.since(oldest.newest) <= KEY_KEPT_MS;
         left >= 2 * (if is_keyed { MAX_KEYED } else { MAX_ENDED }) as u64
     }
+}
+
+/// Appends one as its JSON.
+fn write(out: &mut Vec<u8>, ended: &Ended) {
+    out.push(b'{');
+    let mut members = Members::of(out);
+    json::id(members.member("lock_id"), ended.lock_id.0);
+    json::number(members.member("fence"), ended.fence.0);
+    json::list(members.member("resources"), &ended.resources, |out, resource| {
+        json::text(out, resource.as_str());
+    });
+    json::text(members.member("holder"), ended.holder.as_str());
+    let ending = members.member("ending");
+    match &ended.ending {
+        Ending::Released => ending.extend_from_slice(b"{\"how\":\"released\"}"),
+        other => plain(ending, other),
+    }
+    json::number(members.member("lease"), ended.lease.0);
+    json::time(members.member("at"), ended.at);
+    plain(members.member("idempotency"), &ended.idempotency);
+    out.push(b'}');
+}
+
+fn plain(out: &mut Vec<u8>, value: &impl Serialize) {
+    // Its keys are strings, and writing to memory does not fail.
+    let _ = serde_json::to_writer(out, value);
 }
 
 fn oldest(connection: &Connection) -> rusqlite::Result<Option<Oldest>> {
@@ -144,7 +175,8 @@ mod tests {
     use std::sync::Arc;
 
     use leasehold_core::ids::{Fence, LockId, Principal};
-    use leasehold_core::lock::{Ending, Idempotency};
+    use leasehold_core::lock::{Break, Idempotency};
+    use leasehold_core::resource::Resource;
     use leasehold_core::time::WallTime;
 
     use super::*;
@@ -180,6 +212,31 @@ mod tests {
         });
         assert_eq!(real.unwrap(), sum);
         found
+    }
+
+    #[test]
+    fn each_is_written_as_serde_json_writes_it() {
+        let paths = ["/a b", "/c"].map(|path| Resource::parse(path).unwrap());
+        let by = Principal::new("al \"ice\"");
+        let reason: Arc<str> = Arc::from("line\nbreak");
+        let endings = [
+            Ending::Released,
+            Ending::Expired,
+            Ending::Broken(Break { by: by.clone(), reason }),
+            Ending::Transferred { successor: LockId(uuid::Uuid::from_u128(9)), to: by.clone() },
+        ];
+        for (at, ending) in endings.into_iter().enumerate() {
+            let ended = Ended {
+                ending,
+                holder: by.clone(),
+                resources: Arc::from(paths.clone()),
+                ..ended(at as u64, at % 2 == 0)
+            };
+            let mut written = Vec::new();
+            write(&mut written, &ended);
+            let written = String::from_utf8(written).unwrap();
+            assert_eq!(written, serde_json::to_string(&ended).unwrap());
+        }
     }
 
     #[test]
