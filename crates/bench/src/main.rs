@@ -71,13 +71,17 @@ enum What {
         #[arg(long)]
         readme: bool,
     },
-    /// Cycles against a server that runs already, for profilers: its cycles per second.
+    /// Cycles, or attempts at a few keys, against a server that runs already, for profilers: how
+    /// many of them per second.
     Load {
         /// Its address, HOST:PORT.
         address: String,
         /// How many clients.
         #[arg(long, default_value_t = 64)]
         clients: usize,
+        /// Attempts at so many keys instead of cycles, as in `contended`.
+        #[arg(long)]
+        keys: Option<usize>,
     },
     /// Serves answers that rest on nothing: the floor.
     Floor {
@@ -117,7 +121,7 @@ fn main() -> anyhow::Result<()> {
                     print!("{}", report.markdown());
                 }
             }
-            What::Load { address, clients } => load(&plan, address, *clients).await?,
+            What::Load { address, clients, keys } => load(&plan, address, *clients, *keys).await?,
             What::Floor { listen } => floor::serve(*listen).await?,
         }
         if let Some(file) = json {
@@ -128,10 +132,21 @@ fn main() -> anyhow::Result<()> {
     })
 }
 
-async fn load(plan: &Plan, address: &str, clients: usize) -> anyhow::Result<()> {
+async fn load(
+    plan: &Plan,
+    address: &str,
+    clients: usize,
+    keys: Option<usize>,
+) -> anyhow::Result<()> {
     let began = Instant::now();
     let until = began + Duration::from_secs_f64(plan.seconds);
-    let tally = load::run(address, clients, until, cycles::cycles).await?;
-    println!("{:.0} cycles/s", tally.operations as f64 / began.elapsed().as_secs_f64());
+    let (tally, unit) = match keys {
+        None => (load::run(address, clients, until, cycles::cycles).await?, "cycles"),
+        Some(keys) => {
+            let attempts = |client| contended::attempts(client, keys.max(1));
+            (load::run(address, clients, until, attempts).await?, "attempts")
+        }
+    };
+    println!("{:.0} {unit}/s", tally.operations as f64 / began.elapsed().as_secs_f64());
     Ok(())
 }

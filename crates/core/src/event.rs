@@ -6,6 +6,7 @@
 
 mod record;
 mod size;
+mod stored;
 
 use std::sync::Arc;
 

@@ -4,7 +4,7 @@
 //! ([`time`]), by whom and under which numbers ([`caller`], [`ids`]), what a lock is ([`lock`]),
 //! what can happen ([`event`]), the fold of what happened ([`state`], and as rows: [`rows`]), what
 //! can be asked ([`command`]) and refused ([`refusal`]), and the table that decides ([`table`],
-//! with [`acquire`], [`holder`], [`writes`], [`inspect`]).
+//! with [`acquire`], [`holder`], [`writes`], [`inspect`]). [`json`] writes what is most written.
 //!
 //! Deliberately absent: I/O, clocks, threads, async, randomness, HTTP. Times, ids and limits are
 //! arguments, so that folding the same events rebuilds the same table.
@@ -19,6 +19,7 @@ pub mod event;
 pub mod holder;
 pub mod ids;
 pub mod inspect;
+pub mod json;
 pub mod lock;
 mod obstacles;
 pub mod pattern;

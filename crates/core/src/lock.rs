@@ -21,6 +21,17 @@ pub enum Mode {
     Shared,
 }
 
+impl Mode {
+    /// The word on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Exclusive => "exclusive",
+            Self::Shared => "shared",
+        }
+    }
+}
+
 /// How far down a lock reaches.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub enum Depth {
@@ -31,6 +42,17 @@ pub enum Depth {
     #[default]
     #[serde(rename = "infinity")]
     Infinity,
+}
+
+impl Depth {
+    /// The word on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Zero => "0",
+            Self::Infinity => "infinity",
+        }
+    }
 }
 
 /// The protocol through which a lock was taken or a request came.

@@ -170,17 +170,21 @@ impl Resource {
     /// Whether query parameters are part of it.
     #[must_use]
     pub fn has_parameters(&self) -> bool {
-        self.0.contains("/?")
+        self.parameters_at().is_some()
     }
 
     /// The path, and the parameters as a query is written, where they are part of it.
     #[must_use]
     pub fn path_and_query(&self) -> (Self, Option<&str>) {
-        match self.0.split_once("/?") {
-            None => (self.clone(), None),
-            Some(("", query)) => (Self::root(), Some(query)),
-            Some((path, query)) => (Self(Arc::from(path)), Some(query)),
-        }
+        let Some(at) = self.parameters_at() else { return (self.clone(), None) };
+        let path = if at == 0 { Self::root() } else { Self(Arc::from(&self.0[..at])) };
+        (path, Some(&self.0[at + 2..]))
+    }
+
+    /// Where the query parameters begin, with their delimiter of two bytes.
+    fn parameters_at(&self) -> Option<usize> {
+        // Hardly any has some, and one byte is looked for in a tenth of the time of two.
+        if self.0.as_bytes().contains(&b'?') { self.0.find("/?") } else { None }
     }
 
     /// This path with each segment, decoded, changed by `change`.

@@ -186,6 +186,20 @@ fn every_event_is_the_same_after_it_was_stored_and_read() {
 }
 
 #[test]
+fn an_event_is_written_as_its_record_is() {
+    for event in events() {
+        for origin in [Origin::default(), events()[1].origin.clone()] {
+            let event = Event { origin, ..event.clone() };
+            let mut written = b"before".to_vec();
+            event.write_json(&mut written).unwrap();
+            let written = String::from_utf8(written).unwrap();
+            let record = serde_json::to_string(&Record::from(&event)).unwrap();
+            assert_eq!(written, format!("before{record}"));
+        }
+    }
+}
+
+#[test]
 fn a_record_without_a_member_that_its_type_needs_names_it() {
     // What may be absent: it applies to some events of a type only, or has a default.
     let may_be_absent = [

@@ -66,7 +66,8 @@ impl fmt::Display for RequestId {
 /// a call to the system for each request. Nothing rests on their being hard to guess.
 #[derive(Debug)]
 pub struct RequestIds {
-    process: u64,
+    /// What each name of this process begins with.
+    prefix: String,
     next: AtomicU64,
 }
 
@@ -76,7 +77,7 @@ impl RequestIds {
     /// # Errors
     /// When the system has no random numbers.
     pub fn new() -> Result<Self, getrandom::Error> {
-        Ok(Self { process: getrandom::u64()?, next: AtomicU64::new(1) })
+        Ok(Self { prefix: format!("{:016x}-", getrandom::u64()?), next: AtomicU64::new(1) })
     }
 
     /// The caller's own name for the request, or a new one.
@@ -89,7 +90,7 @@ impl RequestIds {
     #[must_use]
     pub fn make(&self) -> RequestId {
         let count = self.next.fetch_add(1, Ordering::Relaxed);
-        RequestId(Arc::from(format!("{:016x}-{count}", self.process)))
+        RequestId(Arc::from([self.prefix.as_str(), &count.to_string()].concat()))
     }
 }
 

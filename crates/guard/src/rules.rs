@@ -149,8 +149,8 @@ impl Asked {
     pub fn endpoint(&self, ending: &str) -> String {
         let path = if self.path.is_root() { "" } else { self.path.as_str() };
         match &self.query {
-            None => format!("{path}{ending}"),
-            Some(query) => format!("{path}{ending}?{query}"),
+            None => [path, ending].concat(),
+            Some(query) => [path, ending, "?", query].concat(),
         }
     }
 

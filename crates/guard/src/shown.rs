@@ -3,11 +3,13 @@
 //! It is written as JSON straight from the lock: grants are the server's most frequent answer, and
 //! a tree of values in between costs more than the lock table's own work.
 
-use leasehold_core::lock::Lock;
+use leasehold_core::json;
+use leasehold_core::lock::{Json, Lock};
 use leasehold_core::resource::Resource;
 use leasehold_core::time::WallTime;
-use serde::ser::{Serialize, SerializeMap, Serializer};
-use serde_json::{Map, Value, json};
+use serde::ser::{Error as _, Serialize, Serializer};
+use serde_json::json;
+use serde_json::value::RawValue;
 
 use crate::telling::{requested_by, seconds};
 
@@ -69,53 +71,90 @@ impl<'a> Shown<'a> {
     }
 }
 
-impl Serialize for Shown<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+impl Shown<'_> {
+    /// Appends it as JSON.
+    ///
+    /// # Errors
+    /// When it cannot be written as JSON, which no lock of this version is.
+    pub fn write_json(&self, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
         let grant = &self.lock.grant;
-        let mut members = serializer.serialize_map(None)?;
-        members.serialize_entry("lock_id", &grant.lock_id)?;
+        out.extend_from_slice(b"{\"lock_id\":");
+        json::id(out, grant.lock_id.0);
         if let Some(token) = self.token {
-            members.serialize_entry("lock_token", token)?;
+            out.extend_from_slice(b",\"lock_token\":");
+            json::text(out, token);
         }
-        members.serialize_entry("resource", &grant.resources.first().map(Resource::as_str))?;
-        members.serialize_entry("resources", &grant.resources[..])?;
-        members.serialize_entry("kind", "lock")?;
-        members.serialize_entry("dialect", grant.dialect.as_str())?;
-        members.serialize_entry("mode", &grant.mode)?;
-        members.serialize_entry("depth", &grant.depth)?;
-        members.serialize_entry("holder", &self.disclosed.then_some(&grant.holder))?;
-        members.serialize_entry("reason", &grant.reason)?;
-        match &grant.metadata {
-            Some(metadata) => members.serialize_entry("metadata", metadata)?,
-            None => members.serialize_entry("metadata", &Map::<String, Value>::new())?,
-        }
-        members.serialize_entry("fence", &grant.fence)?;
-        members.serialize_entry("ttl_seconds", &seconds(self.lock.ttl_ms))?;
-        members.serialize_entry("acquired_at", &grant.acquired_at)?;
-        members.serialize_entry("expires_at", &self.expires_at)?;
-        members.serialize_entry("expires_in_ms", &self.expires_in_ms)?;
-        members.serialize_entry("waited_ms", &grant.waited_ms)?;
+        out.extend_from_slice(b",\"resource\":");
+        json::text_or_null(out, grant.resources.first().map(Resource::as_str));
+        out.extend_from_slice(b",\"resources\":");
+        json::list(out, &grant.resources, |out, resource| json::text(out, resource.as_str()));
+        out.extend_from_slice(b",\"kind\":\"lock\",\"dialect\":");
+        json::text(out, grant.dialect.as_str());
+        out.extend_from_slice(b",\"mode\":");
+        json::text(out, grant.mode.as_str());
+        out.extend_from_slice(b",\"depth\":");
+        json::text(out, grant.depth.as_str());
+        out.extend_from_slice(b",\"holder\":");
+        json::text_or_null(out, self.disclosed.then_some(grant.holder.as_str()));
+        out.extend_from_slice(b",\"reason\":");
+        json::text_or_null(out, grant.reason.as_deref());
+        out.extend_from_slice(b",\"metadata\":");
+        let metadata = grant.metadata.as_ref().map_or("{}", Json::as_str);
+        out.extend_from_slice(metadata.as_bytes());
+        out.extend_from_slice(b",\"fence\":");
+        json::number(out, grant.fence.0);
+        out.extend_from_slice(b",\"ttl_seconds\":");
+        serde_json::to_writer(&mut *out, &seconds(self.lock.ttl_ms))?;
+        out.extend_from_slice(b",\"acquired_at\":");
+        json::time(out, grant.acquired_at);
+        out.extend_from_slice(b",\"expires_at\":");
+        json::time(out, self.expires_at);
+        out.extend_from_slice(b",\"expires_in_ms\":");
+        json::number(out, self.expires_in_ms);
+        out.extend_from_slice(b",\"waited_ms\":");
+        json::number(out, grant.waited_ms);
         if let Some(handle) = &grant.handle {
-            members.serialize_entry("handle", handle)?;
+            out.extend_from_slice(b",\"handle\":");
+            json::text(out, handle);
         }
         if grant.predecessor_unknown {
-            members.serialize_entry("predecessor_writes", "unknown")?;
+            out.extend_from_slice(b",\"predecessor_writes\":\"unknown\"");
         }
+        self.write_past(out)?;
+        out.push(b'}');
+        Ok(())
+    }
+
+    /// What has happened to the lock since it was granted, as far as it is to be shown.
+    fn write_past(&self, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
         if self.history {
-            members.serialize_entry("renewals", &self.lock.renewals)?;
+            out.extend_from_slice(b",\"renewals\":");
+            json::number(out, self.lock.renewals.into());
             let breaking = self.lock.breaking.as_ref().map(|breaking| {
                 json!({
                     "by": breaking.by, "reason": breaking.reason,
                     "ends_at": self.expires_at, "ends_in_ms": self.expires_in_ms,
                 })
             });
-            members.serialize_entry("breaking", &breaking)?;
+            out.extend_from_slice(b",\"breaking\":");
+            serde_json::to_writer(&mut *out, &breaking)?;
         }
         if self.request
             && let Some(requested) = requested_by(self.lock)
         {
-            members.serialize_entry("requested_by", &requested)?;
+            out.extend_from_slice(b",\"requested_by\":");
+            serde_json::to_writer(&mut *out, &requested)?;
         }
-        members.end()
+        Ok(())
+    }
+}
+
+/// For what has locks in it, which is asked for less often.
+impl Serialize for Shown<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut text = Vec::new();
+        self.write_json(&mut text).map_err(S::Error::custom)?;
+        let text: &RawValue = serde_json::from_slice(&text).map_err(S::Error::custom)?;
+        text.serialize(serializer)
     }
 }

@@ -8,6 +8,7 @@ use http::header::LINK;
 use http::{HeaderValue, Method};
 use leasehold_core::caller::{Caller, Permission};
 use leasehold_core::ids::{LockId, Principal};
+use leasehold_core::json::{self, Members};
 use leasehold_core::lock::{Ended, Ending, Freeze, Lock};
 use leasehold_core::refusal::{
     AcquireRefusal, BreakRefusal, HolderRefusal, InTheWay, TokenIs, WriteRefusal,
@@ -15,7 +16,7 @@ use leasehold_core::refusal::{
 use leasehold_core::resource::Resource;
 use leasehold_core::time::WallTime;
 use leasehold_engine::{Engine, EngineError, Refused};
-use leasehold_problems::{Name, Problem};
+use leasehold_problems::{InTheWay as Told, Name, Problem};
 use serde_json::{Value, json};
 
 use crate::guard::is_safe;
@@ -284,33 +285,40 @@ impl Telling<'_> {
     }
 
     fn locked(&self, resource: &Resource, found: &InTheWay) -> Problem {
-        let at = self.asked.map_or_else(|| Asked::by_name(resource), Clone::clone);
-        let endpoint = |action: &str| at.endpoint(&format!("{}{action}", self.lock_suffix));
-        let (lock, detail, wait_ms) = match (&found.lock, &found.pending) {
-            (Some(lock), _) => {
-                let (expires_at, left) = self.expiry(lock);
-                let holder = self.discloses(lock).then(|| lock.grant.holder.clone());
-                let by = holder.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
-                let for_another = left.div_ceil(1000);
-                let detail = format!("{resource} is locked{by} for another {for_another} s.");
-                let shown = json!({
-                    "lock_id": lock.grant.lock_id, "resource": lock.grant.resources.first(),
-                    "kind": "lock", "dialect": lock.grant.dialect, "mode": lock.grant.mode,
-                    "holder": holder, "reason": lock.grant.reason,
-                    "acquired_at": lock.grant.acquired_at,
-                    "expires_at": expires_at, "expires_in_ms": left,
-                });
-                (shown, detail, left)
+        let by_name;
+        let at = match self.asked {
+            Some(asked) => asked,
+            None => {
+                by_name = Asked::by_name(resource);
+                &by_name
+            }
+        };
+        let (mut holder, mut at_stake) = (None, None);
+        let mut lock = Vec::with_capacity(512);
+        let (detail, wait_ms) = match (&found.lock, &found.pending) {
+            (Some(in_the_way), _) => {
+                let expiry = self.expiry(in_the_way);
+                let first = in_the_way.grant.resources.first();
+                at_stake = Some(first.map(ToString::to_string).unwrap_or_default());
+                holder = self.discloses(in_the_way).then_some(&in_the_way.grant.holder);
+                write_in_the_way(&mut lock, in_the_way, holder, expiry);
+                let seconds = expiry.1.div_ceil(1000).to_string();
+                let (by, name) = holder.map_or(("", ""), |holder| (" by ", holder.as_str()));
+                let parts =
+                    [resource.as_str(), " is locked", by, name, " for another ", &seconds, " s."];
+                (parts.concat(), expiry.1)
             }
             (None, Some(pending)) => {
-                let holder = self.discloses_at(&pending.resource).then(|| pending.holder.clone());
-                let detail = format!(
-                    "{resource} is about to be locked: the lock waits for writes under way."
-                );
+                holder = self.discloses_at(&pending.resource).then_some(&pending.holder);
+                at_stake = Some(pending.resource.to_string());
                 let shown = json!({
                     "kind": "pending", "resource": pending.resource, "holder": holder,
                 });
-                (shown, detail, 0)
+                lock.extend_from_slice(shown.to_string().as_bytes());
+                let detail = format!(
+                    "{resource} is about to be locked: the lock waits for writes under way."
+                );
+                (detail, 0)
             }
             (None, None) => {
                 let detail = if found.queue_ahead > 0 {
@@ -318,24 +326,17 @@ impl Telling<'_> {
                 } else {
                     format!("Writes to {resource} are still on their way.")
                 };
-                (Value::Null, detail, 0)
+                (detail, 0)
             }
         };
         let wait = retry_seconds(wait_ms);
-        let mut problem = Problem::new(Name::Locked, detail)
-            .with("lock", lock)
-            .with("locks_in_the_way", found.locks)
-            .with("held_by_you", found.held_by_you)
-            .with(
-                "how_to_unlock",
-                json!({
-                    "wait": format!("try again in {wait} s, or acquire with Prefer: wait=30"),
-                    "inspect": format!("GET {}", endpoint("")),
-                    "request": format!("POST {}", endpoint("/request")),
-                    "break": format!("POST {}", endpoint("/break")),
-                }),
-            )
-            .retry_after(wait);
+        let inspect = at.endpoint(self.lock_suffix);
+        let mut problem = Problem::new(Name::Locked, detail).retry_after(wait);
+        problem.lock = at_stake.map(|resource| {
+            let holder = holder.map(ToString::to_string);
+            Box::new(Told { resource, holder, written: lock })
+        });
+        problem.written = self.way_out(found, at, wait);
         if found.queue_ahead > 0 {
             problem = problem.with("queue_ahead", found.queue_ahead);
         }
@@ -347,11 +348,58 @@ impl Telling<'_> {
             problem = problem.with("presented", presented);
         }
         // A canonical path has no byte that a header field could not carry.
-        if let Ok(link) = HeaderValue::from_str(&format!("<{}>; rel=\"lock\"", endpoint(""))) {
+        if let Ok(link) = HeaderValue::from_str(&["<", &inspect, ">; rel=\"lock\""].concat()) {
             problem = problem.header(LINK, link);
         }
         problem
     }
+
+    /// The members that each `locked` has beside the lock in the way.
+    fn way_out(&self, found: &InTheWay, at: &Asked, wait: u64) -> Vec<u8> {
+        let mut out = Vec::with_capacity(1024);
+        let mut members = Members::of(&mut out);
+        json::number(members.member("locks_in_the_way"), found.locks as u64);
+        let held_by_you: &[u8] = if found.held_by_you { b"true" } else { b"false" };
+        members.member("held_by_you").extend_from_slice(held_by_you);
+        let ways = members.member("how_to_unlock");
+        ways.push(b'{');
+        let mut way = Members::of(ways);
+        let seconds = wait.to_string();
+        let wait = ["try again in ", &seconds, " s, or acquire with Prefer: wait=30"].concat();
+        json::text(way.member("wait"), &wait);
+        for (name, method, action) in
+            [("inspect", "GET", ""), ("request", "POST", "/request"), ("break", "POST", "/break")]
+        {
+            let endpoint = at.endpoint(&[self.lock_suffix, action].concat());
+            json::text(way.member(name), &[method, " ", &endpoint].concat());
+        }
+        out.push(b'}');
+        out
+    }
+}
+
+/// Appends what is told of a lock that is in somebody's way.
+fn write_in_the_way(
+    out: &mut Vec<u8>,
+    lock: &Lock,
+    holder: Option<&Principal>,
+    (expires_at, expires_in_ms): (WallTime, u64),
+) {
+    let grant = &lock.grant;
+    out.push(b'{');
+    let mut members = Members::of(out);
+    json::id(members.member("lock_id"), grant.lock_id.0);
+    let resource = grant.resources.first().map(Resource::as_str);
+    json::text_or_null(members.member("resource"), resource);
+    json::text(members.member("kind"), "lock");
+    json::text(members.member("dialect"), grant.dialect.as_str());
+    json::text(members.member("mode"), grant.mode.as_str());
+    json::text_or_null(members.member("holder"), holder.map(Principal::as_str));
+    json::text_or_null(members.member("reason"), grant.reason.as_deref());
+    json::time(members.member("acquired_at"), grant.acquired_at);
+    json::time(members.member("expires_at"), expires_at);
+    json::number(members.member("expires_in_ms"), expires_in_ms);
+    out.push(b'}');
 }
 
 /// Who asked the holder to let go, if somebody did.
@@ -498,7 +546,6 @@ pub fn count_refusal(engine: &Engine, resource: &Resource, problem: &Problem, me
     if problem.name == Name::NotFound && is_safe(method) {
         return;
     }
-    let lock = problem.members.get("lock");
-    let holder = lock.and_then(|lock| lock.get("holder")?.as_str().map(Principal::new));
+    let holder = problem.lock.as_ref().and_then(|lock| lock.holder.as_deref().map(Principal::new));
     engine.count_refusal(Some(resource.clone()), holder, problem.name.entry().name);
 }

@@ -91,6 +91,8 @@ struct Shared {
     recent: Recent,
     folded: AtomicU64,
     idle: AtomicBool,
+    /// Whether it lets events gather, and is to be woken when there is a batch of them.
+    gathers: AtomicBool,
     stop: AtomicBool,
 }
 
@@ -98,7 +100,7 @@ struct Shared {
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 10;
 
-/// While events keep coming: how long to let them gather.
+/// While events keep coming: how long to let them gather, unless there is a batch of them before.
 const GATHER: Duration = Duration::from_millis(100);
 /// How long to rest for each unit of work: a quarter of one core is the follower's.
 const REST: u32 = 3;
@@ -174,8 +176,11 @@ impl Drop for Follower {
 impl FollowerHandle {
     /// As [`Self::notify`], with the group of events that `head` now ends.
     pub fn committed(&self, events: Vec<Event>, head: &Head) {
-        self.shared.recent.push(events, head.hash);
+        let waiting = self.shared.recent.push(events, head.hash);
         self.notify(head.seq);
+        if waiting >= BATCH && self.shared.gathers.swap(false, Ordering::SeqCst) {
+            self.wake();
+        }
     }
 
     /// Tells it that events up to `durable` are durable. Wakes it only if it had nothing to do.
@@ -218,6 +223,20 @@ impl Shared {
             }
             std::thread::park_timeout(left);
         }
+    }
+
+    /// Lets events gather, until there is a batch of them or for this long.
+    fn gather(&self, span: Duration) {
+        let until = Instant::now() + span;
+        self.gathers.store(true, Ordering::SeqCst);
+        while self.gathers.load(Ordering::SeqCst) && !self.stopping() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            std::thread::park_timeout(left);
+        }
+        self.gathers.store(false, Ordering::SeqCst);
     }
 
     /// Waits until there is something to do.
@@ -271,7 +290,8 @@ impl Following {
                     retry = RETRY_FIRST;
                     let rest = began.elapsed().saturating_mul(REST).min(REST_MAX);
                     if events < BATCH {
-                        self.shared.rest(rest.max(GATHER));
+                        self.shared.rest(rest);
+                        self.shared.gather(GATHER.saturating_sub(rest));
                     } else if self.shared.lag() < FAR_BEHIND {
                         self.shared.rest(rest);
                     }

@@ -40,6 +40,9 @@ impl Rows for Store {
 /// An event is the same after it has been stored and read again.
 pub fn assert_round_trip(event: &Event) {
     let bytes = serde_json::to_vec(&Record::from(event)).unwrap();
+    let mut written = Vec::new();
+    event.write_json(&mut written).unwrap();
+    assert!(written == bytes, "{event:?} is written as another record");
     let record: Record = serde_json::from_slice(&bytes).unwrap();
     assert_eq!(record.event().unwrap(), *event);
     assert_eq!(serde_json::to_vec(&Record::from(&record.event().unwrap())).unwrap(), bytes);

@@ -13,5 +13,5 @@ mod wrap;
 
 pub use catalogue::{Confusion, Entry, Field, Member, Name, Retryable, Section, Type};
 pub use explain::explain;
-pub use problem::{Context, Document, PROBLEM_JSON, Problem};
+pub use problem::{Context, InTheWay, PROBLEM_JSON, Problem};
 pub use status::Status;

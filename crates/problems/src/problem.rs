@@ -20,12 +20,28 @@ pub struct Problem {
     pub detail: String,
     /// Members beside those that every problem has.
     pub members: Map<String, Value>,
+    /// More of them, JSON already, without the braces around them: the refusal that is sent most
+    /// often has many, and a tree of values costs more than everything else about it.
+    pub written: Vec<u8>,
+    /// The lock in the way, of a `locked`; told as `null` where there is none to be told of.
+    pub lock: Option<Box<InTheWay>>,
     /// Header fields.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The status, where it is not the catalogue's (`locked_status`).
     pub status: Option<StatusCode>,
     /// Whether the same request may work later, where it is not the catalogue's word.
     pub retryable: Option<Retryable>,
+}
+
+/// A lock in somebody's way, or an acquire that will be one.
+#[derive(Clone, Debug)]
+pub struct InTheWay {
+    /// The first of its resources.
+    pub resource: String,
+    /// Who holds it, where that may be told.
+    pub holder: Option<String>,
+    /// What is told of it: JSON.
+    pub written: Vec<u8>,
 }
 
 /// What a problem document needs to know of the request.
@@ -47,6 +63,8 @@ impl Problem {
             name,
             detail: detail.into(),
             members: Map::new(),
+            written: Vec::new(),
+            lock: None,
             headers: Vec::new(),
             status: None,
             retryable: None,
@@ -81,16 +99,25 @@ impl Problem {
 
     /// The problem document.
     #[must_use]
-    pub fn document<'a>(&'a self, context: &'a Context<'a>) -> Document<'a> {
-        Document { problem: self, context }
+    pub fn document(&self, context: &Context<'_>) -> Vec<u8> {
+        // Its keys are strings and its numbers JSON's own: it always can be written.
+        let mut text = serde_json::to_vec(&Document { problem: self, context }).unwrap_or_default();
+        // An object that is never empty: it ends in `}`, and `,` may follow what is there.
+        if !self.written.is_empty() && text.pop().is_some() {
+            text.extend_from_slice(b",\"lock\":");
+            let lock = self.lock.as_ref().map_or(b"null".as_slice(), |lock| &lock.written);
+            text.extend_from_slice(lock);
+            text.push(b',');
+            text.extend_from_slice(&self.written);
+            text.push(b'}');
+        }
+        text
     }
 
     /// The answer: status, header fields, and the problem document.
     #[must_use]
     pub fn to_response(&self, context: &Context<'_>) -> Response<Vec<u8>> {
-        // Its keys are strings and its numbers JSON's own: it always can be written.
-        let body = serde_json::to_vec(&self.document(context)).unwrap_or_default();
-        let mut response = Response::new(body);
+        let mut response = Response::new(self.document(context));
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
@@ -103,8 +130,7 @@ impl Problem {
 }
 
 /// The JSON of a problem, RFC 9457: the members that each has, then those of its own.
-#[derive(Clone, Copy, Debug)]
-pub struct Document<'a> {
+struct Document<'a> {
     problem: &'a Problem,
     context: &'a Context<'a>,
 }

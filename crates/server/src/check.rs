@@ -260,11 +260,8 @@ fn denied(mut problem: Problem, status: StatusCode, context: &Context<'_>) -> Pr
     let entry = problem.name.entry();
     problem.headers.push((STATUS, HeaderValue::from(problem.status().as_u16())));
     problem.headers.push((PROBLEM, HeaderValue::from_static(entry.name)));
-    let holder = problem
-        .members
-        .get("lock")
-        .and_then(|lock| lock.get("holder"))
-        .and_then(|holder| HeaderValue::from_str(&encoded(holder.as_str()?)).ok());
+    let holder = problem.lock.as_ref().and_then(|lock| lock.holder.as_ref());
+    let holder = holder.and_then(|holder| HeaderValue::from_str(&encoded(holder)).ok());
     if let Some(holder) = holder {
         problem.headers.push((HOLDER, holder));
     }

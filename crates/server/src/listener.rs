@@ -18,6 +18,8 @@
 //!
 //! Deliberately absent: what the requests mean.
 
+mod around;
+mod dormant;
 mod handshake;
 mod progress;
 
@@ -41,7 +43,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
@@ -50,6 +52,8 @@ use crate::config::Config;
 use crate::identity::ClientCertificate;
 use crate::tls::Tls;
 
+use self::around::{Around, Happened};
+use self::dormant::Dormant;
 use self::handshake::shake_hands;
 use self::progress::Progress;
 
@@ -58,10 +62,6 @@ const BACKLOG: u32 = 1024;
 
 /// The most requests at once on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 250;
-
-/// An HTTP/2 connection on which nothing was asked for so long is closed. (An idle HTTP/1.1
-/// connection ends by `header_timeout`.)
-const IDLE: Duration = Duration::from_secs(300);
 
 /// How many connections over the limit are told so at the same time; more are just closed.
 const MAX_TURNED_AWAY: usize = 64;
@@ -108,14 +108,14 @@ fn busy(prefix: &str) -> Bytes {
         "The server has as many connections as it may have; try again in a moment.",
     );
     let context = Context { instance: "", request_id: "", prefix };
-    // It always can be written: see `Problem::to_response`.
-    let body = serde_json::to_string(&problem.document(&context)).unwrap_or_default();
+    let body = problem.document(&context);
     let length = body.len();
-    Bytes::from(format!(
+    let head = format!(
         "HTTP/1.1 503 Service Unavailable\r\nContent-Type: {PROBLEM_JSON}\r\n\
          Content-Length: {length}\r\nCache-Control: no-store\r\nRetry-After: 1\r\n\
-         Connection: close\r\n\r\n{body}"
-    ))
+         Connection: close\r\n\r\n"
+    );
+    Bytes::from([head.into_bytes(), body].concat())
 }
 
 /// How many connections are open.
@@ -437,35 +437,41 @@ impl Connection {
         let stream = TokioIo::new(Progress::new(stream, self.answer_timeout));
         let connection = self.http.serve_connection_with_upgrades(stream, service);
         let mut connection = pin!(connection);
-        let mut first_request = pin!(sleep_until(deadline));
-        let mut idle = interval_at(Instant::now() + IDLE, IDLE);
-        idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut waits_for_first, mut stopping, mut begun) = (true, false, 0);
+        let mut around = Around::new(self.stop.clone(), self.cut.clone(), deadline);
+        let mut begun = 0;
         loop {
-            tokio::select! {
-                ended = connection.as_mut() => {
-                    if let Err(error) = ended {
-                        tracing::debug!(peer = %self.peer, error, "connection ended");
+            let happened = {
+                let next = pin!(around.next());
+                let mut happens = Dormant::new(next);
+                tokio::select! {
+                    biased;
+                    ended = connection.as_mut() => {
+                        if let Err(error) = ended {
+                            tracing::debug!(peer = %self.peer, error, "connection ended");
+                        }
+                        return;
                     }
-                    return;
+                    happened = &mut happens => happened,
                 }
-                () = self.cut.cancelled() => return,
-                () = self.stop.cancelled(), if !stopping => {
-                    stopping = true;
+            };
+            match happened {
+                Happened::Cut => return,
+                Happened::Stop => {
+                    around.stopping = true;
                     connection.as_mut().graceful_shutdown();
                 }
-                () = first_request.as_mut(), if waits_for_first => {
-                    waits_for_first = false;
+                Happened::FirstRequestIsDue => {
+                    around.first_request = None;
                     if activity.begun.load(Ordering::Relaxed) == 0 {
                         tracing::debug!(peer = %self.peer, "no request in time");
                         return;
                     }
                 }
-                _ = idle.tick(), if !stopping => {
+                Happened::IdleTick => {
                     let now = activity.begun.load(Ordering::Relaxed);
                     if now == begun && activity.running.load(Ordering::Relaxed) == 0 {
                         // An answer that is still being streamed goes on to its end.
-                        stopping = true;
+                        around.stopping = true;
                         connection.as_mut().graceful_shutdown();
                     }
                     begun = now;

@@ -48,7 +48,7 @@ pub(crate) async fn measure(plan: &Plan, options: &Options) -> anyhow::Result<Se
     Ok(section)
 }
 
-async fn attempts(client: Client, keys: usize) -> anyhow::Result<Tally> {
+pub(crate) async fn attempts(client: Client, keys: usize) -> anyhow::Result<Tally> {
     let mut connection = client.connect().await?;
     let (mut grants, mut refusals) = (Samples::default(), Samples::default());
     let paths: Vec<String> = (0..keys).map(|key| format!("/v1/hot/{key}/lock")).collect();

@@ -28,7 +28,7 @@ use uuid::Uuid;
 
 use super::asking::{Wait, idempotency, wait};
 use super::fields::{Fields, MAX_BODY, invalid, malformed, object};
-use super::{JsonApi, endpoint, json};
+use super::{JsonApi, endpoint, json_of_lock};
 
 /// The longest wait for several resources at once, in milliseconds.
 pub const MAX_SET_WAIT_MS: u64 = 10_000;
@@ -192,7 +192,7 @@ impl JsonApi {
         let grant = &granted.lock.grant;
         let token = self.engine.token(grant.lock_id, grant.fence);
         let body = telling.lock(&granted.lock).with_token(&token);
-        let mut response = json(StatusCode::CREATED, &body);
+        let mut response = json_of_lock(StatusCode::CREATED, &body);
         let headers = response.headers_mut();
         let uri = format!("<opaquelocktoken:{}/{token}>", grant.lock_id);
         // A token is base64url, a canonical path and a prefix are ASCII.

@@ -22,7 +22,7 @@ use uuid::Uuid;
 use super::acquire::MAX_REASON;
 use super::asking::query;
 use super::fields::{Fields, MAX_BODY, invalid, malformed, object, to_ms};
-use super::{JsonApi, json as answer};
+use super::{JsonApi, json as answer, json_of_lock};
 
 /// The longest grace of a break, in seconds: a lock cannot be renewed for longer.
 const MAX_GRACE_SECONDS: f64 = 24.0 * 60.0 * 60.0;
@@ -57,7 +57,7 @@ impl JsonApi {
             ttl_ms,
         };
         match self.engine.renew(command).await {
-            Ok(lock) => Ok(answer(StatusCode::OK, &telling.lock(&lock).with_request())),
+            Ok(lock) => Ok(json_of_lock(StatusCode::OK, &telling.lock(&lock).with_request())),
             Err(refused) => {
                 Err(telling.holder(self.recalled(call, &address, &tokens, refused).await))
             }

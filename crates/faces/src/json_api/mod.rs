@@ -27,6 +27,7 @@ use leasehold_engine::Engine;
 use leasehold_guard::body::{Body, empty, full};
 use leasehold_guard::call::Call;
 use leasehold_guard::rules::{Asked, Rules};
+use leasehold_guard::shown::Shown;
 use leasehold_guard::telling::Telling;
 use leasehold_guard::tokens;
 use leasehold_guard::upstream::{Answer, BoxFuture, Verifier};
@@ -103,8 +104,9 @@ impl JsonApi {
         let mut answer = match (action, request.method().as_str()) {
             (_, "OPTIONS") => Ok(options(action.allowed())),
             (Action::Lock, "POST") => self.acquire(request, resource, call).await,
+            // What is rare is boxed: each request has room for the largest of those that are not.
             (Action::Lock, "GET" | "HEAD") => {
-                self.inspect(request.method().clone(), &resource, call).await
+                Box::pin(self.inspect(request.method().clone(), &resource, call)).await
             }
             (Action::Lock, "PATCH" | "PUT") => {
                 self.renew(request, Address::Resource(resource), call).await
@@ -113,14 +115,14 @@ impl JsonApi {
                 self.release(request, Address::Resource(resource), call).await
             }
             (Action::Transfer, "POST") => {
-                self.transfer(request, Address::Resource(resource), call).await
+                Box::pin(self.transfer(request, Address::Resource(resource), call)).await
             }
-            (Action::Request, "POST") => self.request(request, resource, call).await,
+            (Action::Request, "POST") => Box::pin(self.request(request, resource, call)).await,
             (Action::Break, "POST") => {
-                self.break_lock(request, Address::Resource(resource), call).await
+                Box::pin(self.break_lock(request, Address::Resource(resource), call)).await
             }
-            (Action::Freeze, "PUT") => self.set_freeze(request, resource, call).await,
-            (Action::Freeze, "DELETE") => self.unfreeze(&resource, call).await,
+            (Action::Freeze, "PUT") => Box::pin(self.set_freeze(request, resource, call)).await,
+            (Action::Freeze, "DELETE") => Box::pin(self.unfreeze(&resource, call)).await,
             (_, method) => Err(method_not_allowed(method, action.allowed())),
         }?;
         answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -161,21 +163,24 @@ impl JsonApi {
     ) -> Box<Problem> {
         let member = match problem.name {
             _ if call.credentials.is_none() => return problem,
-            Name::Locked => "lock",
+            Name::Locked => {
+                let Some(lock) = &problem.lock else { return problem };
+                if !self.is_shown_beside(Some(&lock.resource), resource, call).await {
+                    problem.lock = None;
+                    problem.detail = format!("{resource} is {} at the moment.", problem.name);
+                }
+                return problem;
+            }
             Name::Frozen => "freeze",
             Name::Deadlock => "circle",
             _ => return problem,
         };
         let Some(told) = problem.members.get(member) else { return problem };
-        let is_shown = match told.get("resource").and_then(Value::as_str).map(Resource::parse) {
-            // What covers a resource is a matter of that resource.
-            Some(Ok(at)) if at.covers(resource) => self.may_see(call, resource).await.is_ok(),
-            Some(Ok(below)) => self.is_shown(call, &Asked::by_name(&below)).await.is_ok(),
-            None if told.is_null() => return problem,
-            // Several resources, or one by parameters.
-            Some(Err(_)) | None => false,
-        };
-        if !is_shown {
+        if told.is_null() {
+            return problem;
+        }
+        let at = told.get("resource").and_then(Value::as_str);
+        if !self.is_shown_beside(at, resource, call).await {
             let hidden = if told.is_array() { json!([]) } else { Value::Null };
             problem.members.insert(member.to_owned(), hidden);
             problem.detail = match problem.name {
@@ -184,6 +189,17 @@ impl JsonApi {
             };
         }
         problem
+    }
+
+    /// Whether a caller who asked about `resource` is shown what there is at `at`.
+    async fn is_shown_beside(&self, at: Option<&str>, resource: &Resource, call: &Call) -> bool {
+        match at.map(Resource::parse) {
+            // What covers a resource is a matter of that resource.
+            Some(Ok(at)) if at.covers(resource) => self.may_see(call, resource).await.is_ok(),
+            Some(Ok(below)) => self.is_shown(call, &Asked::by_name(&below)).await.is_ok(),
+            // Several resources, or one by parameters.
+            Some(Err(_)) | None => false,
+        }
     }
 
     pub(crate) fn telling<'a>(&'a self, rules: &'a Rules, call: &'a Call) -> Telling<'a> {
@@ -244,7 +260,19 @@ pub fn options(allowed: &'static str) -> Response<Body> {
 #[must_use]
 pub fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {
     // What is answered has string keys only and numbers that JSON has: it always can be written.
-    let mut response = Response::new(full(serde_json::to_vec(value).unwrap_or_default()));
+    written(status, serde_json::to_vec(value).unwrap_or_default())
+}
+
+/// As [`json()`], for a lock.
+pub(crate) fn json_of_lock(status: StatusCode, lock: &Shown<'_>) -> Response<Body> {
+    let mut text = Vec::with_capacity(1024);
+    // As above.
+    let is_written = lock.write_json(&mut text).is_ok();
+    written(status, if is_written { text } else { Vec::new() })
+}
+
+fn written(status: StatusCode, text: Vec<u8>) -> Response<Body> {
+    let mut response = Response::new(full(text));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -16,7 +16,7 @@ use super::BASE_CHUNK;
 use super::ahead::parse_ahead;
 use crate::connect::{self, StoreError, failed};
 use crate::folder::DataFolder;
-use crate::index::{self, Reached};
+use crate::index::{self, Reached, StoredRows};
 use crate::log::{Log, LogError, Stored, StoredError, hash};
 use crate::recovery::{Case, IndexState, LogState, RestState, WalState, classify};
 
@@ -191,14 +191,18 @@ fn load_index(
     let path = index::path(folder);
     let mut rows = 0;
     let mut wrong = None;
-    let parse =
-        |(key, value): (String, Vec<u8>)| Row::parse(&key, &value).map_err(|source| (key, source));
     let sum = parse_ahead(
-        |part: Vec<(String, Vec<u8>)>| part.into_iter().map(parse).collect::<Result<Vec<_>, _>>(),
+        |part: Vec<StoredRows>| {
+            part.into_iter().map(StoredRows::parse).collect::<Result<Vec<_>, _>>()
+        },
         |push| {
             let mut part = Vec::with_capacity(CHUNK);
-            let sum = index::for_each_row(connection, |key, value| {
-                part.push((key.to_owned(), value.to_owned()));
+            let sum = index::for_each_row(connection, |stored| {
+                let is_many = matches!(stored, StoredRows::Endings(_));
+                part.push(stored);
+                if is_many {
+                    push(std::mem::take(&mut part));
+                }
                 if part.len() == CHUNK {
                     push(std::mem::replace(&mut part, Vec::with_capacity(CHUNK)));
                 }
@@ -208,8 +212,10 @@ fn load_index(
         },
         |parsed| match parsed {
             Ok(part) if wrong.is_none() => {
-                rows += part.len() as u64;
-                part.into_iter().flatten().for_each(|row| sink(Loaded::Row(row)));
+                for row in part.into_iter().flatten() {
+                    rows += 1;
+                    sink(Loaded::Row(row));
+                }
             }
             Ok(_) => {}
             Err((key, source)) => {

@@ -49,13 +49,13 @@ impl Recent {
     /// Adds a group that is durable, unless there is no room, or the queue is being taken from.
     ///
     /// The thread of the index runs when others do not want to: the log's would wait for all of
-    /// them if it waited for that one.
-    pub(super) fn push(&self, events: Vec<Event>, hash: Hash) {
+    /// them if it waited for that one. Answers with how many events wait now, as far as it can.
+    pub(super) fn push(&self, events: Vec<Event>, hash: Hash) -> usize {
         let bytes = events.iter().map(Event::size).sum();
         let mut queue = match self.0.try_lock() {
             Ok(queue) => queue,
             Err(TryLockError::Poisoned(queue)) => queue.into_inner(),
-            Err(TryLockError::WouldBlock) => return,
+            Err(TryLockError::WouldBlock) => return 0,
         };
         if !events.is_empty()
             && queue.events + events.len() <= MOST
@@ -65,6 +65,7 @@ impl Recent {
             queue.bytes += bytes;
             queue.groups.push_back(Waiting { group: Group { events, hash }, bytes });
         }
+        queue.events
     }
 
     /// Takes groups from the one on that begins with `next`, until there are `enough` events. None
@@ -102,9 +103,9 @@ impl Recent {
 
     /// Does something while the queue is being taken from.
     #[cfg(test)]
-    pub(super) fn while_taken_from(&self, work: impl FnOnce()) {
+    pub(super) fn while_taken_from<T>(&self, work: impl FnOnce() -> T) -> T {
         let _queue = self.lock();
-        work();
+        work()
     }
 }
 

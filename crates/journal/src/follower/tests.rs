@@ -65,7 +65,7 @@ fn whatever_happens_to_the_index_the_table_is_the_same() {
         let file = std::fs::File::options().write(true).open(&file).unwrap();
         file.set_len(file.metadata().unwrap().len() / 2).unwrap();
     };
-    let cases: [(IndexState, &dyn Fn()); 11] = [
+    let cases: [(IndexState, &dyn Fn()); 13] = [
         (IndexState::Missing, &|| index::remove(folder.path()).unwrap()),
         (IndexState::Damaged, &|| std::fs::write(&file, "x".repeat(10_000)).unwrap()),
         (IndexState::OtherVersion, &|| std::fs::write(&file, "").unwrap()),
@@ -74,6 +74,10 @@ fn whatever_happens_to_the_index_the_table_is_the_same() {
         (IndexState::Damaged, &|| sql("DELETE FROM row WHERE key LIKE 'lock/%'")),
         (IndexState::Damaged, &|| {
             sql("UPDATE row SET value = replace(value, '3600000', '3600001')")
+        }),
+        (IndexState::Damaged, &|| sql("DELETE FROM ended")),
+        (IndexState::Damaged, &|| {
+            sql("UPDATE ended SET endings = replace(endings, 'released', 'expired')")
         }),
         (IndexState::Damaged, &|| sql("DROP TABLE reached")),
         (IndexState::Damaged, &|| sql("INSERT INTO row VALUES ('lock/x', '{}')")),
@@ -179,6 +183,28 @@ fn what_was_committed_while_the_queue_was_taken_from_is_read_from_the_log() {
     }
     let (rows, report) = testing::load(&folder, &mut log);
     assert_eq!((report.index, rows), (IndexState::Current, MapRows::of(&events)));
+}
+
+#[test]
+fn a_follower_that_lets_events_gather_goes_on_when_there_is_a_batch() {
+    let shared = Arc::new(Shared::default());
+    let (long, began) = (Duration::from_secs(60), Instant::now());
+    let gathering = Arc::clone(&shared);
+    let thread = std::thread::spawn(move || gathering.gather(long));
+    let handle =
+        FollowerHandle { shared: Arc::clone(&shared), thread: Some(thread.thread().clone()) };
+    let events = traffic(&mut Story::default(), BATCH);
+    let hash = Head::default().hash;
+    while !shared.gathers.load(Ordering::SeqCst) {
+        std::thread::yield_now();
+    }
+    for group in events[..BATCH].chunks(64) {
+        assert!(shared.gathers.load(Ordering::SeqCst));
+        let seq = group[group.len() - 1].seq;
+        handle.committed(group.to_vec(), &Head { seq, hash, ..Head::default() });
+    }
+    thread.join().unwrap();
+    assert!(began.elapsed() < long, "it waited for time to pass");
 }
 
 #[test]

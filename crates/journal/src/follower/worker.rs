@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use super::BASE_CHUNK;
 use super::recent::{Group, Recent};
 use crate::connect::{self, StoreError, failed};
-use crate::index::{self, BLOCK, Block, Probe, Reached, RowTable, Terms};
+use crate::index::{self, BLOCK, Block, Endings, Probe, Reached, RowTable, Terms};
 use crate::log::{Stored, StoredError, Trimmed, hash, sqlite};
 use crate::recovery::IndexState;
 
@@ -56,6 +56,7 @@ pub(super) struct Worker {
     /// The newest event in `terms`: between `reached.blocks` and `reached.rows` after a start.
     read: Seq,
     terms: Terms,
+    endings: Endings,
 }
 
 impl Worker {
@@ -71,8 +72,9 @@ impl Worker {
             _ => rebuild(&log, &index).map_err(failed("rebuild", &index_path))?,
         };
         let (read, terms) = (reached.blocks, Terms::default());
+        let endings = Endings::of(&index).map_err(failed("read", &index_path))?;
         let identity = identity(&index_path);
-        Ok(Self { log, log_path, index, index_path, identity, reached, read, terms })
+        Ok(Self { log, log_path, index, index_path, identity, reached, read, terms, endings })
     }
 
     /// The connection to the index, with no transaction open.
@@ -121,7 +123,7 @@ impl Worker {
     /// Writes a batch within a transaction. After an error the worker is of no use any more.
     fn fold(&mut self, batch: &Batch, trimmed: Option<Trimmed>) -> Result<Reached, FollowError> {
         let path = &self.index_path;
-        let mut table = RowTable::new(&self.index);
+        let mut table = RowTable::of_index(&self.index, &mut self.endings);
         let meta = rows::get_meta(&mut table)?;
         let mut fold = Fold { table, meta, terms: &mut self.terms, reached: self.reached };
         match batch {
@@ -236,7 +238,9 @@ fn rebuild(log: &Connection, index: &Connection) -> rusqlite::Result<Reached> {
     let snapshot = log.unchecked_transaction()?;
     let trimmed = sqlite::trimmed(&snapshot)?;
     let write = index.unchecked_transaction()?;
-    write.execute_batch("DELETE FROM row; DELETE FROM block; DELETE FROM reached;")?;
+    write.execute_batch(
+        "DELETE FROM row; DELETE FROM ended; DELETE FROM block; DELETE FROM reached;",
+    )?;
     let mut reached = Reached::default();
     if let Some(Trimmed { through, hash }) = trimmed {
         let mut after = String::new();

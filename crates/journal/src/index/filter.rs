@@ -243,7 +243,7 @@ impl Filter {
     }
 
     fn insert(&mut self, word: u64) {
-        for (byte, bit) in self.places(word).collect::<Vec<_>>() {
+        for (byte, bit) in self.places(word) {
             self.bits[byte] |= bit;
         }
     }

@@ -1,7 +1,7 @@
 //! The index, `index.db`: everything that is derived from the log and can be built again.
 //!
-//! Two parts, each with the position it has reached: `row`, the fold of the log as
-//! [`leasehold_core::rows`], and `block`, one filter for every [`BLOCK`] events that says which
+//! Two parts, each with the position it has reached: the fold of the log as
+//! [`leasehold_core::rows`] (`row`, and `ended` for the many that say how a lock ended), and `block`, one filter for every [`BLOCK`] events that says which
 //! words may occur in them. What always holds:
 //! - the position of the rows comes with the hash of the event there and a sum over all rows, so
 //!   that an index of another history, or one that lost or gained a row, is told from a good one;
@@ -10,12 +10,15 @@
 //!
 //! Deliberately absent: durability. A lost index is built again.
 
+mod endings;
 mod filter;
 mod table;
 
 use std::path::{Path, PathBuf};
 
 use leasehold_core::ids::Seq;
+use leasehold_core::lock::Ended;
+use leasehold_core::rows::Row;
 use leasehold_core::time::WallTime;
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -24,11 +27,12 @@ use crate::files;
 use crate::folder::INDEX_FILE;
 use crate::log::{BaseRow, Hash, Head, NO_HASH, Trimmed, hash};
 use crate::recovery::IndexState;
+pub(crate) use endings::Endings;
 pub(crate) use filter::{Filter, Probe, Terms, term};
 pub(crate) use table::RowTable;
 
 /// The version of the index, the JSON of its rows included. Another one is rebuilt.
-pub(crate) const INDEX_VERSION: i64 = 1;
+pub(crate) const INDEX_VERSION: i64 = 2;
 
 /// The events of one filter: positions `n * BLOCK + 1` to `(n + 1) * BLOCK`.
 pub(crate) const BLOCK: u64 = 1024;
@@ -39,6 +43,14 @@ const CHECKPOINT_PAGES: u32 = 4096;
 
 const SCHEMA: &str = "
     CREATE TABLE row (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE ended (
+        id INTEGER PRIMARY KEY,
+        newest_ms INTEGER NOT NULL,
+        locks INTEGER NOT NULL,
+        keyed INTEGER NOT NULL,
+        sum INTEGER NOT NULL,
+        endings BLOB NOT NULL
+    );
     CREATE TABLE block (
         id INTEGER PRIMARY KEY,
         at_min INTEGER NOT NULL,
@@ -244,12 +256,40 @@ pub(crate) fn put_row(connection: &Connection, row: &BaseRow) -> rusqlite::Resul
     Ok(table::row_sum(&row.key, &row.value))
 }
 
-/// Goes over all rows in the order of their keys, and answers with the sum over them.
+/// One row of the fold as it is stored, or several that are stored together.
+pub(crate) enum StoredRows {
+    /// A name and a value.
+    One(String, Vec<u8>),
+    /// How locks ended.
+    Endings(Vec<u8>),
+}
+
+impl StoredRows {
+    /// Reads them; the name of what cannot be read beside the error.
+    pub(crate) fn parse(self) -> Result<Vec<Row>, (String, serde_json::Error)> {
+        match self {
+            Self::One(key, value) => match Row::parse(&key, &value) {
+                Ok(row) => Ok(row.into_iter().collect()),
+                Err(source) => Err((key, source)),
+            },
+            Self::Endings(value) => match serde_json::from_slice::<Vec<Box<Ended>>>(&value) {
+                Ok(endings) => Ok(endings.into_iter().map(Row::Ended).collect()),
+                Err(source) => Err(("ended".to_owned(), source)),
+            },
+        }
+    }
+}
+
+/// Goes over all rows, how locks ended first, and answers with the sum over them.
 pub(crate) fn for_each_row(
     connection: &Connection,
-    visit: impl FnMut(&str, &[u8]),
+    mut visit: impl FnMut(StoredRows),
 ) -> rusqlite::Result<i64> {
-    table::for_each(connection, visit)
+    let ended = endings::for_each(connection, |value| visit(StoredRows::Endings(value)))?;
+    let others = table::for_each(connection, |key, value| {
+        visit(StoredRows::One(key.to_owned(), value.to_owned()));
+    })?;
+    Ok(ended.wrapping_add(others))
 }
 
 /// Reads the blocks `from..=to`. One that is not there, or is damaged, is left out.

@@ -14,11 +14,15 @@ use leasehold_core::rows::{FoldError, Key, Row, Rows};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 
+use super::endings::Endings;
+
 /// The rows of one table, in one transaction of its owner's.
 pub(crate) struct RowTable<'a> {
     connection: &'a Connection,
     /// What has changed since the last flush.
     changed: BTreeMap<Key, Change>,
+    /// What takes the rows of locks that have ended, where they are not in the table.
+    endings: Option<&'a mut Endings>,
     sum: i64,
 }
 
@@ -51,7 +55,12 @@ type Fallible<T> = Result<T, FoldError<rusqlite::Error>>;
 impl<'a> RowTable<'a> {
     /// The table of a connection. The sum starts at 0.
     pub(crate) fn new(connection: &'a Connection) -> Self {
-        Self { connection, changed: BTreeMap::new(), sum: 0 }
+        Self { connection, changed: BTreeMap::new(), endings: None, sum: 0 }
+    }
+
+    /// The same, of an index: the rows of locks that have ended go to `endings`.
+    pub(crate) fn of_index(connection: &'a Connection, endings: &'a mut Endings) -> Self {
+        Self { endings: Some(endings), ..Self::new(connection) }
     }
 
     /// The connection that the table is reached through.
@@ -87,6 +96,9 @@ impl<'a> RowTable<'a> {
             } else if old.is_some() {
                 delete.execute([&key])?;
             }
+        }
+        if let Some(endings) = &mut self.endings {
+            self.sum = self.sum.wrapping_add(endings.flush(self.connection)?);
         }
         Ok(())
     }
@@ -169,6 +181,11 @@ impl Rows for RowTable<'_> {
     }
 
     fn delete_range(&mut self, from: &Key, to: &Key) -> Fallible<()> {
+        if let (Some(endings), Key::Ended(..), Key::Ended(before, _)) =
+            (&mut self.endings, from, to)
+        {
+            endings.forget(*before);
+        }
         // What is in the table goes from there, whatever it was to become.
         let mut rest = self.changed.split_off(from);
         let mut kept = rest.split_off(to);
@@ -190,7 +207,12 @@ impl Rows for RowTable<'_> {
     }
 
     fn add(&mut self, row: Row) -> Fallible<()> {
-        self.changed.insert(row.key(), Change::Added(row));
+        match (&mut self.endings, row) {
+            (Some(endings), Row::Ended(ended)) => endings.add(*ended),
+            (_, row) => {
+                self.changed.insert(row.key(), Change::Added(row));
+            }
+        }
         Ok(())
     }
 

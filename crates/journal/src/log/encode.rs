@@ -1,9 +1,9 @@
 //! Events as bytes, and the chain of hashes over them.
 //!
-//! An event is serialised once. `prev` is the last member of a record, so it is put in by hand
+//! An event is written once. `prev` is the last member of a record, so it is put in by hand
 //! where the closing brace was: no second pass, no allocation.
 
-use leasehold_core::event::{Event, Record};
+use leasehold_core::event::Event;
 use sha2::{Digest, Sha256};
 
 /// A SHA-256.
@@ -59,7 +59,7 @@ pub(super) fn encode(
     buffer: &mut Vec<u8>,
 ) -> Result<(), serde_json::Error> {
     buffer.clear();
-    serde_json::to_writer(&mut *buffer, &Record::from(event))?;
+    event.write_json(buffer)?;
     // A record is an object that is never empty: it ends in `}` and `,` may follow what is there.
     debug_assert_eq!(buffer.last(), Some(&b'}'));
     buffer.pop();
@@ -71,6 +71,8 @@ pub(super) fn encode(
 
 #[cfg(test)]
 mod tests {
+    use leasehold_core::event::Record;
+
     use super::*;
     use crate::testing::{Story, script};
 

@@ -151,7 +151,8 @@ impl KeySet {
             return;
         }
         *due = now + PAUSE;
-        if let Err(error) = self.refresh().await {
+        // Boxed: every request would have room for it, and hardly any asks.
+        if let Err(error) = Box::pin(self.refresh()).await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "a token names a key that is not known, and the keys cannot be read again"
