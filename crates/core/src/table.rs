@@ -175,6 +175,7 @@ impl LockTable {
     /// Everything up to `durable` is on disk.
     pub fn settled(&mut self, durable: Seq) {
         self.state.tree.settled(durable);
+        self.unknown.settled(durable);
     }
 
     /// How many acquires are parked.

@@ -223,6 +223,7 @@ impl LockTable {
         let mut table = Self::new(state, self.limits, seed);
         table.next_id = self.next_id;
         table.unknown = std::mem::take(&mut self.unknown);
+        table.unknown.lost_after(durable);
         let mut pins: Vec<(PinId, Pin)> =
             self.pins.into_iter().filter(|(_, pin)| pin.rests_on <= durable).collect();
         if sabotage::is(Mistake::ForgetPins) {
