@@ -50,6 +50,7 @@ use self::exchange::Begun;
 use self::fault::Failure;
 use self::site::Sites;
 
+pub use self::connect::{Dial, Wire};
 pub use self::fault::Fault;
 pub use self::fields::Arrival;
 pub use self::origin::Origin;
@@ -81,6 +82,8 @@ pub struct Options {
     pub timeout: Duration,
     /// How long it may go on with a request after its connection was closed.
     pub drain_time: Duration,
+    /// Who connects; none: the system, by TCP and TLS.
+    pub dial: Option<Arc<dyn Dial>>,
     /// The most connections that have become something else than HTTP.
     pub max_tunnels: usize,
     /// Who counts.
@@ -115,7 +118,7 @@ impl Proxy {
     pub fn new(options: Options) -> Self {
         let most = options.max_tunnels.min(Semaphore::MAX_PERMITS);
         let tunnels = Arc::new(Semaphore::new(most));
-        let sites = Sites::new(options.origin.as_ref(), options.timeout);
+        let sites = Sites::new(options.origin.as_ref(), options.timeout, options.dial.clone());
         Self { shared: Arc::new(Shared { options, sites, tunnels }) }
     }
 
