@@ -20,6 +20,7 @@ use crate::ids::{PinId, Seq, WaiterId};
 use crate::lock::{Depth, Mode};
 use crate::queue::Phase;
 use crate::resource::Resource;
+use crate::sabotage::{self, Mistake};
 use crate::table::LockTable;
 use crate::target::Target;
 use crate::time::{LeaseTime, Now};
@@ -65,6 +66,9 @@ impl Unknown {
 impl LockTable {
     /// Writes of a process before this one may land for so long: anywhere, and unseen.
     pub fn await_recovery(&mut self, for_ms: u64, now: Now) {
+        if sabotage::is(Mistake::ForgetRecovery) {
+            return;
+        }
         let pin = PinId(self.fresh_id());
         let targets = vec![Target::Subtree(Resource::root())];
         let nodes = self.attach_pins(pin, &targets);

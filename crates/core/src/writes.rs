@@ -126,7 +126,11 @@ impl LockTable {
         let judged = self.judge_write(write, now)?;
         let nearest = self.nearest(&write.resource, &judged.locks, now);
         let pin_id = PinId(self.fresh_id());
-        let nodes = self.attach_pins(pin_id, &write.targets);
+        let nodes = if judged.locks.is_empty() && sabotage::is(Mistake::LeaveUnpinned) {
+            Vec::new()
+        } else {
+            self.attach_pins(pin_id, &write.targets)
+        };
         let mut rests_on = judged.rests_on;
         let mut requested = None;
         let mut locks = Vec::with_capacity(judged.locks.len());

@@ -13,6 +13,7 @@ use std::time::Duration;
 use http::request::Parts;
 use http::{Request, Response};
 use hyper::body::Incoming;
+use leasehold_core::sabotage::{self, Mistake};
 use leasehold_guard::body::{Body, empty};
 use tokio::time::sleep_until;
 
@@ -54,7 +55,7 @@ impl Shared {
 
 async fn sent(head: Parts, body: Body, way: Way, is_safe: bool) -> Result<Begun, Failure> {
     let (body, mut pace) = Outgoing::new(body);
-    let may_repeat = is_safe && pace.stage() == Stage::Done;
+    let may_repeat = (is_safe || sabotage::is(Mistake::RepeatWrite)) && pace.stage() == Stage::Done;
     let most_idle = if may_repeat { FOR_READS } else { FOR_WRITES };
     let mut request = Request::from_parts(head, body);
     let mut wants_fresh = false;

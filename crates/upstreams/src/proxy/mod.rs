@@ -36,6 +36,7 @@ use hyper::upgrade::OnUpgrade;
 use leasehold_core::event::WriteResult;
 use leasehold_core::ids::Seq;
 use leasehold_core::resource::Resource;
+use leasehold_core::sabotage::{self, Mistake};
 use leasehold_core::target::Target;
 use leasehold_guard::body::{Body, empty};
 use leasehold_guard::targets::{ByRules, by_head};
@@ -212,7 +213,7 @@ impl Proxy {
                 let (follower, ended) = oneshot::channel();
                 let (response, has_ended) = answered(shared, begun, Some(follower));
                 let result = WriteResult::Answered(response.status().as_u16());
-                if has_ended {
+                if has_ended || sabotage::is(Mistake::EndAtHead) {
                     return Execution::Ended(Ok(response));
                 }
                 let ending = async move {
@@ -262,7 +263,9 @@ async fn landed_or_not(closing: Option<JoinHandle<()>>, drain_time: Duration) ->
         // However the connection's task ended, the connection is closed.
         let _ = closing.await;
     }
-    tokio::time::sleep(drain_time).await;
+    if !sabotage::is(Mistake::SkipDrainTime) {
+        tokio::time::sleep(drain_time).await;
+    }
     WriteResult::Unknown
 }
 
