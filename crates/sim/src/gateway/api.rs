@@ -33,9 +33,9 @@ pub enum Answered {
 #[derive(Clone, Copy, Debug)]
 pub struct Lost {
     /// Until when it may land.
-    until: Duration,
+    pub(super) until: Duration,
     /// When it will, if it does and has not.
-    lands_at: Option<Duration>,
+    pub(super) lands_at: Option<Duration>,
     /// Whether the process of the gateway that sent it has ended.
     pub has_outlived_its_process: bool,
 }
@@ -43,7 +43,7 @@ pub struct Lost {
 /// A write that the API has received, or part of it.
 #[derive(Clone, Debug)]
 pub struct Exchange {
-    connection: u64,
+    pub(super) connection: u64,
     /// The call it is.
     pub call: u64,
     /// What it changes.
@@ -52,9 +52,9 @@ pub struct Exchange {
     pub lock: Option<LockId>,
     /// The locks whose tokens it presented; who knows them says so.
     pub tokens: Vec<LockId>,
-    is_whole: bool,
-    answered: Answered,
-    has_landed: bool,
+    pub(super) is_whole: bool,
+    pub(super) answered: Answered,
+    pub(super) has_landed: bool,
     /// Set once its answer will not be seen.
     pub lost: Option<Lost>,
 }

@@ -5,6 +5,10 @@
 //! has the lock is a breach whatever the grant says, but for those that were sent by a process
 //! before this one: of them a grant may know nothing, and then says so.
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "helpers of tests may fail them")]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +52,16 @@ pub struct Witness {
     /// The newest `write_admitted` of each request.
     admitted: BTreeMap<Arc<str>, Seq>,
     recovering_until: LeaseTime,
-    doubts: Vec<(Target, Says)>,
+    doubts: Vec<Doubt>,
+}
+
+/// What a write of which nobody knows has changed.
+#[derive(Clone, Debug)]
+struct Doubt {
+    target: Target,
+    says: Says,
+    /// The locks whose tokens it presented.
+    tokens: Vec<LockId>,
 }
 
 fn breach(invariant: Invariant, what: String) -> Verdict {
@@ -81,8 +94,10 @@ impl Witness {
     }
 
     /// Nobody, or perhaps nobody, has seen the end of the answer to a write.
-    pub fn doubts(&mut self, targets: &[Target], says: Says) {
-        self.doubts.extend(targets.iter().map(|target| (target.clone(), says)));
+    pub fn doubts(&mut self, targets: &[Target], tokens: &[LockId], says: Says) {
+        let doubt =
+            |target: &Target| Doubt { target: target.clone(), says, tokens: tokens.to_vec() };
+        self.doubts.extend(targets.iter().map(doubt));
     }
 
     /// The position of the `write_admitted` of a write under a lock. One that is nowhere in the
@@ -172,10 +187,18 @@ impl Witness {
     fn judge_grant(&mut self, event: &Event, grant: &Grant) -> Verdict {
         let meets = |target: &Target| claim(grant).stands_before(target);
         let recovers = event.lease < self.recovering_until;
-        let must = self.doubts.iter().any(|(target, says)| *says == Says::Must && meets(target));
-        let may = self.doubts.iter().any(|(target, _)| meets(target));
-        if grant.mode == Mode::Exclusive {
-            self.doubts.retain(|(target, _)| !meets(target));
+        let is_shared = grant.mode == Mode::Shared;
+        // Beside the write of a sharer others may share: it may not have ended by then.
+        let may_be_beside = |doubt: &Doubt| {
+            is_shared && doubt.tokens.iter().any(|token| self.shared.contains(token))
+        };
+        let must = self
+            .doubts
+            .iter()
+            .any(|doubt| doubt.says == Says::Must && meets(&doubt.target) && !may_be_beside(doubt));
+        let may = self.doubts.iter().any(|doubt| meets(&doubt.target));
+        if !is_shared {
+            self.doubts.retain(|doubt| !meets(&doubt.target));
         }
         let lock = grant.lock_id;
         let what = match (grant.predecessor_unknown, recovers, must, may) {

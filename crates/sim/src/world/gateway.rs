@@ -105,12 +105,12 @@ impl World {
                 Seen::Lost(write) => {
                     self.history.note(format_args!("nobody will see the end of write {write}"));
                     if let Some(exchange) = api.exchanges().get(&write) {
-                        witness.doubts(&exchange.targets, Says::Must);
+                        witness.doubts(&exchange.targets, &exchange.tokens, Says::Must);
                     }
                 }
                 Seen::Doubtful(write) => {
                     if let Some(exchange) = api.exchanges().get(&write) {
-                        witness.doubts(&exchange.targets, Says::May);
+                        witness.doubts(&exchange.targets, &exchange.tokens, Says::May);
                     }
                     api.forget(write);
                 }
@@ -176,7 +176,8 @@ impl World {
         flow.break_off();
         // Whether the head had been written before does not show here.
         if let Asked::Write { method, resource, .. } = &call.asked {
-            gateway.witness.doubts(&by_head(method, resource, false), Says::May);
+            let targets = by_head(method, resource, false);
+            gateway.witness.doubts(&targets, &[], Says::May);
         }
     }
 
