@@ -43,7 +43,8 @@ pub struct Lost {
 /// A write that the API has received, or part of it.
 #[derive(Clone, Debug)]
 pub struct Exchange {
-    pub(super) connection: u64,
+    /// The connection it came by.
+    pub connection: u64,
     /// The call it is.
     pub call: u64,
     /// What it changes.
@@ -68,8 +69,8 @@ pub enum Seen {
     Again(u64),
     /// Nobody will see the answer of a write, and it may land.
     Lost(u64),
-    /// The answer of a write was sent, and may not have been seen.
-    Doubtful(u64),
+    /// The answer of a write was seen to its end: this call.
+    Answered(u64),
 }
 
 /// What happens to a write next.
@@ -230,12 +231,11 @@ impl Api {
         }
         for exchange in over {
             let disturbed = connection.cut.is_some() || !connection.unread.is_empty();
-            if let Some(each) = self.exchanges.get(&exchange)
-                && (disturbed || !each.is_whole)
+            if let Some(each) = self.exchanges.remove(&exchange)
+                && each.is_whole
+                && !disturbed
             {
-                seen.push(Seen::Doubtful(exchange));
-            } else {
-                self.exchanges.remove(&exchange);
+                seen.push(Seen::Answered(each.call));
             }
         }
     }

@@ -30,7 +30,7 @@ use crate::judge::{Invariant, Verdict, Violation};
 pub enum Says {
     /// Nobody has seen the end of its answer.
     Must,
-    /// The end was sent, and may not have been seen.
+    /// It was sent to the gateway, and no more is known of it.
     May,
 }
 
@@ -58,6 +58,7 @@ pub struct Witness {
 /// What a write of which nobody knows has changed.
 #[derive(Clone, Debug)]
 struct Doubt {
+    call: u64,
     target: Target,
     says: Says,
     /// The locks whose tokens it presented.
@@ -93,11 +94,17 @@ impl Witness {
         self.lease = lease;
     }
 
-    /// Nobody, or perhaps nobody, has seen the end of the answer to a write.
-    pub fn doubts(&mut self, targets: &[Target], tokens: &[LockId], says: Says) {
+    /// Nobody, or perhaps nobody, sees the end of the write that a call is.
+    pub fn doubts(&mut self, call: u64, targets: &[Target], tokens: &[LockId], says: Says) {
+        self.knows(call);
         let doubt =
-            |target: &Target| Doubt { target: target.clone(), says, tokens: tokens.to_vec() };
+            |target: &Target| Doubt { call, target: target.clone(), says, tokens: tokens.to_vec() };
         self.doubts.extend(targets.iter().map(doubt));
+    }
+
+    /// How the write that a call is has ended is known.
+    pub fn knows(&mut self, call: u64) {
+        self.doubts.retain(|doubt| doubt.call != call);
     }
 
     /// The position of the `write_admitted` of a write under a lock. One that is nowhere in the
@@ -198,7 +205,8 @@ impl Witness {
             .any(|doubt| doubt.says == Says::Must && meets(&doubt.target) && !may_be_beside(doubt));
         let may = self.doubts.iter().any(|doubt| meets(&doubt.target));
         if !is_shared {
-            self.doubts.retain(|doubt| !meets(&doubt.target));
+            // What is not known to be in doubt may come to be so later.
+            self.doubts.retain(|doubt| doubt.says == Says::May || !meets(&doubt.target));
         }
         let lock = grant.lock_id;
         let what = match (grant.predecessor_unknown, recovers, must, may) {

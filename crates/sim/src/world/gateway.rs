@@ -8,9 +8,9 @@ use leasehold_guard::targets::by_head;
 use leasehold_journal::log::Stored;
 
 use super::World;
-use crate::call::{Asked, Call};
+use crate::call::Asked;
 use crate::gateway::Surroundings;
-use crate::gateway::api::{Act, Seen};
+use crate::gateway::api::{Act, Exchange, Seen};
 use crate::gateway::body::Flow;
 use crate::gateway::network::{Cut, Reach};
 use crate::gateway::witness::Says;
@@ -82,7 +82,7 @@ impl World {
                         gateway.witness.sent_again(call)?;
                     }
                 }
-                Seen::Lost(_) | Seen::Doubtful(_) => {}
+                Seen::Lost(_) | Seen::Answered(_) => {}
             }
         }
         Ok(())
@@ -105,15 +105,11 @@ impl World {
                 Seen::Lost(write) => {
                     self.history.note(format_args!("nobody will see the end of write {write}"));
                     if let Some(exchange) = api.exchanges().get(&write) {
-                        witness.doubts(&exchange.targets, &exchange.tokens, Says::Must);
+                        let Exchange { call, targets, tokens, .. } = exchange;
+                        witness.doubts(*call, targets, tokens, Says::Must);
                     }
                 }
-                Seen::Doubtful(write) => {
-                    if let Some(exchange) = api.exchanges().get(&write) {
-                        witness.doubts(&exchange.targets, &exchange.tokens, Says::May);
-                    }
-                    api.forget(write);
-                }
+                Seen::Answered(call) => witness.knows(call),
                 Seen::Again(_) => {}
             }
         }
@@ -127,7 +123,8 @@ impl World {
             return Ok(());
         };
         let (call, targets) = (exchange.call, exchange.targets.clone());
-        self.history.note(format_args!("write {write} is sent: call {call}, {targets:?}"));
+        let by = exchange.connection;
+        self.history.note(format_args!("write {write} is sent by {by}: call {call}, {targets:?}"));
         self.judge.write_begun(Begun {
             write,
             call,
@@ -154,12 +151,22 @@ impl World {
         self.see();
     }
 
-    /// The body of the write that a call is.
-    pub(super) fn body_of(&mut self, call: u64) -> Body {
+    /// A write was refused before it was sent.
+    pub(super) fn not_sent(&mut self, call: u64) {
+        if let Some(gateway) = &mut self.gateway {
+            gateway.witness.knows(call);
+        }
+    }
+
+    /// The body of the write that a call is, if it is one.
+    pub(super) fn body_of(&mut self, call: u64, asked: &Asked) -> Body {
         let Some(gateway) = &mut self.gateway else { return empty() };
-        match self.rng.u8(0..4) {
-            0 | 1 => empty(),
-            2 => full("whole"),
+        let Asked::Write { method, resource, .. } = asked else { return empty() };
+        // Whether anything of it was written to a connection that has just ended, nobody can tell.
+        gateway.witness.doubts(call, &by_head(method, resource, false), &[], Says::May);
+        match self.rng.u8(0..8) {
+            0..5 => empty(),
+            5 => full("whole"),
             _ => {
                 let (body, flow) = Flow::new();
                 gateway.bodies.push((call, flow));
@@ -169,25 +176,20 @@ impl World {
     }
 
     /// The client of a call has gone, and sends no more.
-    pub(super) fn break_off_body(&mut self, id: u64, call: &Call) {
+    pub(super) fn break_off_body(&mut self, call: u64) {
         let Some(gateway) = &mut self.gateway else { return };
-        let Some(at) = gateway.bodies.iter().position(|(other, _)| *other == id) else { return };
+        let Some(at) = gateway.bodies.iter().position(|(other, _)| *other == call) else { return };
         let (_, flow) = gateway.bodies.swap_remove(at);
         flow.break_off();
-        // Whether the head had been written before does not show here.
-        if let Asked::Write { method, resource, .. } = &call.asked {
-            let targets = by_head(method, resource, false);
-            gateway.witness.doubts(&targets, &[], Says::May);
-        }
     }
 
     /// The API, the network and clients that send bodies go on.
     pub(super) fn surroundings_act(&mut self) -> Verdict {
-        for _ in 0..self.rng.u8(1..4) {
-            match self.rng.u8(0..16) {
-                0 => self.change_reach(),
-                1 => self.close_idle(),
-                2..6 => self.send_body(),
+        for _ in 0..self.rng.u8(1..8) {
+            match self.rng.u8(0..64) {
+                0..3 => self.change_reach(),
+                3 => self.close_idle(),
+                4..20 => self.send_body(),
                 _ => self.api_acts()?,
             }
         }
@@ -248,9 +250,9 @@ impl World {
         let write = open[self.rng.usize(..open.len())];
         let act = match self.rng.u8(0..16) {
             0..4 => Act::Land,
-            4..8 => Act::Answer,
-            8..13 => Act::AnswerInPart,
-            13 => Act::Cut(Cut::Closed),
+            4..9 => Act::Answer,
+            9..12 => Act::AnswerInPart,
+            12 | 13 => Act::Cut(Cut::Closed),
             14 => Act::Cut(Cut::Reset),
             _ => Act::Cut(Cut::Partition),
         };

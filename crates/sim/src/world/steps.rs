@@ -7,8 +7,6 @@ use std::time::Duration;
 use leasehold_core::command::Want;
 use leasehold_engine::Clock as _;
 
-use leasehold_guard::body::empty;
-
 use super::{CLIENTS, Guarding, World, unable};
 use crate::call::{Asked, Call};
 use crate::client::{Again, Held, Scene};
@@ -96,10 +94,7 @@ impl World {
             self.writes.insert(id, (tokens, at, self.judge.failures));
         }
         let failures = self.judge.failures;
-        let body = match &intent.asked {
-            Asked::Write { .. } => self.body_of(id),
-            _ => empty(),
-        };
+        let body = self.body_of(id, &intent.asked);
         let Some(server) = &self.server else { return Ok(()) };
         let call = match &server.guard {
             Guarding::Store(guard) => Call::new(id, at, intent.asked, failures, guard, body),
@@ -287,7 +282,7 @@ impl World {
         let Some(call) = self.calls.remove(&id) else { return };
         self.judge.left(id);
         self.lost(id, &call);
-        self.break_off_body(id, &call);
+        self.break_off_body(id);
         // The rest of an answer that nobody takes is read by a task.
         let _runtime = self.server.as_ref().map(|server| server.runtime.enter());
         drop(call);

@@ -115,10 +115,10 @@ fn after_a_crash_every_grant_says_that_it_does_not_know() {
 #[test]
 fn who_has_the_resource_after_a_write_that_was_never_answered_is_told_once() {
     let mut witness = witness();
-    witness.doubts(&[target("/a")], &[], Says::Must);
+    witness.doubts(1, &[target("/a")], &[], Says::Must);
     assert!(is_breach(&acquired(&mut witness, 0, ALICE, false)));
 
-    witness.doubts(&[target("/a")], &[], Says::Must);
+    witness.doubts(1, &[target("/a")], &[], Says::Must);
     assert_eq!(acquired(&mut witness, 0, ALICE, true), Ok(()));
     assert!(is_breach(&acquired(&mut witness, 0, BOB, true)));
 }
@@ -127,8 +127,10 @@ fn who_has_the_resource_after_a_write_that_was_never_answered_is_told_once() {
 fn who_may_have_been_told_need_not_be() {
     for says_so in [false, true] {
         let mut witness = witness();
-        witness.doubts(&[target("/a")], &[], Says::May);
+        witness.doubts(1, &[target("/a")], &[], Says::May);
         assert_eq!(acquired(&mut witness, 0, ALICE, says_so), Ok(()));
+        witness.knows(1);
+        assert!(is_breach(&acquired(&mut witness, 0, BOB, true)));
     }
 }
 
@@ -155,7 +157,7 @@ fn sharers_need_not_be_told_of_the_writes_of_sharers_which_they_may_meet() {
         let mut witness = witness();
         let shared = |lock_id| Box::new(grant(lock_id, Mode::Shared, 0, false));
         follow(&mut witness, 0, EventBody::Acquired(shared(ALICE))).unwrap();
-        witness.doubts(&[target("/a")], &tokens, Says::Must);
+        witness.doubts(1, &[target("/a")], &tokens, Says::Must);
         let beside = follow(&mut witness, 0, EventBody::Acquired(shared(BOB)));
         assert_eq!(is_breach(&beside), must);
     }
