@@ -423,3 +423,21 @@ fn a_stop_that_a_write_outlives_is_no_clean_one() {
     server.start_again();
     assert_eq!(server.lock("/x", json!({})).body["predecessor_writes"], "unknown");
 }
+
+#[test]
+fn a_stop_that_an_answer_outlives_ends_as_it_should() {
+    let upstream = Upstream::start();
+    let setup = common::Setup::default().config("[limits]\nshutdown_timeout = \"300ms\"\n");
+    let mut server = setup.arg("--upstream").arg(&upstream.url()).start();
+    let mut writer = server.ask("PUT", "/x").body("1").start();
+    let mut peer = upstream.accept();
+    peer.request();
+    peer.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nha");
+    assert_eq!(writer.reply_head().status, 200);
+    // The rest is read for its end alone.
+    drop(writer);
+    server.signal("TERM");
+    assert!(server.ended().success());
+    server.start_again();
+    assert_eq!(server.lock("/x", json!({})).body["predecessor_writes"], "unknown");
+}

@@ -152,7 +152,11 @@ impl LockTable {
     pub(crate) fn hand_over(&mut self, idx: LockIdx, command: &Transfer, now: Now) -> Granted {
         let slot = self.state.slot(idx);
         let (lock, subject) = (slot.lock(), slot.subject());
+        let before = &lock.grant;
+        let predecessor_unknown =
+            self.is_unknown_to(&before.resources, before.mode, before.depth, now);
         let grant = Grant {
+            predecessor_unknown,
             lock_id: command.lock_id,
             fence: self.next_fence(),
             holder: command.to.clone(),

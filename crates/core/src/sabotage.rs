@@ -34,11 +34,21 @@ pub enum Mistake {
     AcknowledgeFailedCommit,
     /// A commit does not wait until it is on the disk.
     SkipSync,
+    /// Writes without a lock are not pinned.
+    LeaveUnpinned,
+    /// A start does not wait for what the process before it had sent to an upstream.
+    ForgetRecovery,
+    /// A proxied write counts as over when the head of its answer has come.
+    EndAtHead,
+    /// The drain time of an upstream is not waited for.
+    SkipDrainTime,
+    /// A write whose connection has broken off is sent once more.
+    RepeatWrite,
 }
 
 impl Mistake {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 19] = [
         Self::ExpireEarly,
         Self::ExpireLate,
         Self::IgnoreLocksBelow,
@@ -53,6 +63,11 @@ impl Mistake {
         Self::AnswerBeforeCommit,
         Self::AcknowledgeFailedCommit,
         Self::SkipSync,
+        Self::LeaveUnpinned,
+        Self::ForgetRecovery,
+        Self::EndAtHead,
+        Self::SkipDrainTime,
+        Self::RepeatWrite,
     ];
 }
 

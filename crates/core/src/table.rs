@@ -175,6 +175,7 @@ impl LockTable {
     /// Everything up to `durable` is on disk.
     pub fn settled(&mut self, durable: Seq) {
         self.state.tree.settled(durable);
+        self.unknown.settled(durable);
     }
 
     /// How many acquires are parked.
@@ -255,6 +256,7 @@ impl LockTable {
     ///
     /// A lock counts as ended from its deadline on, ticked or not; this writes it down.
     pub fn tick(&mut self, now: Now, budget: usize) -> bool {
+        self.end_recovery(now);
         let mut left = budget;
         let due = now.lease + u64::from(sabotage::is(Mistake::ExpireEarly));
         while let Some(&timer) = self.state.timers.first() {
@@ -267,7 +269,6 @@ impl LockTable {
             left -= 1;
             self.expire_or_rearm(timer.lock, due, now);
         }
-        self.end_recovery(now);
         while let Some(&(at, waiter)) = self.parked_timers.first() {
             if now.lease < at {
                 break;

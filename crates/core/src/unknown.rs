@@ -6,6 +6,9 @@
 //! of them: a recovery pin stands for all of them until they must have landed. A command that may
 //! wait waits for it as for any write; any other goes ahead, and is told.
 //!
+//! A grant that was told and that a failed commit then takes back has told nobody: what it was told
+//! is kept until it is durable.
+//!
 //! Deliberately absent: the embedded documents have neither, for they always learn how a write
 //! ended.
 
@@ -17,6 +20,7 @@ use crate::ids::{PinId, Seq, WaiterId};
 use crate::lock::{Depth, Mode};
 use crate::queue::Phase;
 use crate::resource::Resource;
+use crate::sabotage::{self, Mistake};
 use crate::table::LockTable;
 use crate::target::Target;
 use crate::time::{LeaseTime, Now};
@@ -29,6 +33,8 @@ const MOST: usize = 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Unknown {
     targets: VecDeque<Target>,
+    /// What grants that are not durable yet have been told, with the position of each.
+    told: Vec<(Seq, Target)>,
     recovery: Option<(PinId, LeaseTime)>,
 }
 
@@ -42,11 +48,27 @@ impl Unknown {
     pub(crate) fn recovery_ends(&self) -> Option<LeaseTime> {
         self.recovery.map(|(_, until)| until)
     }
+
+    /// Grants up to `durable` stand, and so does what they were told.
+    pub(crate) fn settled(&mut self, durable: Seq) {
+        self.told.retain(|(grant, _)| durable < *grant);
+    }
+
+    /// Grants after `durable` never were: what they were told is told to others.
+    pub(crate) fn lost_after(&mut self, durable: Seq) {
+        self.settled(durable);
+        for (_, target) in self.told.drain(..).rev() {
+            self.targets.push_front(target);
+        }
+    }
 }
 
 impl LockTable {
     /// Writes of a process before this one may land for so long: anywhere, and unseen.
     pub fn await_recovery(&mut self, for_ms: u64, now: Now) {
+        if sabotage::is(Mistake::ForgetRecovery) {
+            return;
+        }
         let pin = PinId(self.fresh_id());
         let targets = vec![Target::Subtree(Resource::root())];
         let nodes = self.attach_pins(pin, &targets);
@@ -93,8 +115,8 @@ impl LockTable {
         }
     }
 
-    /// Whether a grant goes ahead without knowing of the writes before it. An exclusive one has
-    /// been told, so the next one is not.
+    /// Whether a grant, the next event, goes ahead without knowing of the writes before it. An
+    /// exclusive one has been told, so the next one is not.
     pub(crate) fn is_unknown_to(
         &mut self,
         resources: &[Resource],
@@ -115,7 +137,11 @@ impl LockTable {
         };
         let is_met = self.unknown.targets.iter().any(meets);
         if is_met && mode == Mode::Exclusive {
-            self.unknown.targets.retain(|target| !meets(target));
+            let grant = self.state.seq.next();
+            let (told, left) = self.unknown.targets.drain(..).partition(meets);
+            let told: VecDeque<Target> = told;
+            self.unknown.targets = left;
+            self.unknown.told.extend(told.into_iter().map(|target| (grant, target)));
         }
         recovers || is_met
     }

@@ -126,7 +126,11 @@ impl LockTable {
         let judged = self.judge_write(write, now)?;
         let nearest = self.nearest(&write.resource, &judged.locks, now);
         let pin_id = PinId(self.fresh_id());
-        let nodes = self.attach_pins(pin_id, &write.targets);
+        let nodes = if judged.locks.is_empty() && sabotage::is(Mistake::LeaveUnpinned) {
+            Vec::new()
+        } else {
+            self.attach_pins(pin_id, &write.targets)
+        };
         let mut rests_on = judged.rests_on;
         let mut requested = None;
         let mut locks = Vec::with_capacity(judged.locks.len());
@@ -223,6 +227,7 @@ impl LockTable {
         let mut table = Self::new(state, self.limits, seed);
         table.next_id = self.next_id;
         table.unknown = std::mem::take(&mut self.unknown);
+        table.unknown.lost_after(durable);
         let mut pins: Vec<(PinId, Pin)> =
             self.pins.into_iter().filter(|(_, pin)| pin.rests_on <= durable).collect();
         if sabotage::is(Mistake::ForgetPins) {

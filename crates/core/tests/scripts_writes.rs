@@ -346,7 +346,7 @@ fn a_write_whose_lock_has_ended_still_completes() {
         1s   alice writes /a fence 1 as v     -> admitted
         5s   bob   looks /a                   -> locks none queue none freeze no
         6s   v ends unknown                   -> ended
-        6s   bob   acquires /a 5s             -> fence 2
+        6s   bob   acquires /a 5s             -> unknown fence 2
         6s   bob   writes /a fence 2 as v     -> admitted
         6s   v ends not_sent                  -> ended
         ",

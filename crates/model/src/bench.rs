@@ -10,6 +10,7 @@ mod commands;
 mod following;
 mod holders;
 mod picking;
+mod unknown;
 mod writes;
 
 use std::fmt::Debug;
@@ -115,6 +116,7 @@ impl Bench {
 
     fn tick(&mut self, budget: usize) {
         let done = self.both(|table, now| table.tick(now, budget));
+        self.naive.end_recovery();
         self.naive.leaving = done
             .wakes
             .iter()

@@ -6,11 +6,13 @@
 //! the end, whether one is missing.
 //!
 //! What is on it is here, and what stands in whose way; what covers what is in `geometry`, what a
-//! command must be answered in `answers`, and how it follows an event in `following`.
+//! command must be answered in `answers`, how it follows an event in `following`, and what nobody
+//! knows of writes in `unknown`.
 
 mod answers;
 mod following;
 mod geometry;
+mod unknown;
 
 use leasehold_core::command::{Acquire, Want};
 use leasehold_core::ids::{Fence, LockId, PinId, Principal, WaiterId};
@@ -116,6 +118,11 @@ pub(crate) struct Naive {
     pub(crate) changes: Vec<(u64, Claim)>,
     /// Waiters whose time was found to be up by the command that is being followed.
     pub(crate) leaving: Vec<WaiterId>,
+    /// What writes have changed whose end nobody has seen, and no exclusive grant was told of.
+    pub(crate) unknown: Vec<Target>,
+    /// Until when writes of a process before this one may land; none once a tick has found that
+    /// it is over.
+    pub(crate) recovery: Option<LeaseTime>,
 }
 
 /// What an acquire may be granted, in the order it prefers them.

@@ -80,6 +80,10 @@ pub enum What {
         pick: usize,
         sent: bool,
     },
+    /// Nobody will say how a write ended.
+    Vanish {
+        pick: usize,
+    },
     /// One of the newest acquires with a key, sent again.
     Again {
         pick: usize,
@@ -92,4 +96,8 @@ pub enum What {
         pick: usize,
     },
     Reload,
+    /// The process ends and another begins, which does not know what was on its way.
+    Crash {
+        recovers_ms: u64,
+    },
 }

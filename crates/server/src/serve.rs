@@ -257,6 +257,7 @@ fn open_proxy(
         origin: upstream.origin.clone(),
         timeout: upstream.timeout,
         drain_time: upstream.drain_time,
+        dial: None,
         max_tunnels: config.limits.max_connections,
         observer: metrics.clone(),
         stop,

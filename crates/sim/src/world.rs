@@ -6,6 +6,7 @@
 //! the journal's, the index's, and those of the tasks that serve requests.
 
 mod answers;
+mod gateway;
 mod steps;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use fastrand::Rng;
+use leasehold_core::event::WriteResult;
 use leasehold_core::ids::{LockId, Seq};
 use leasehold_core::sabotage::Mistake;
 use leasehold_core::table::TableLimits;
@@ -27,15 +29,26 @@ use leasehold_journal::folder::DataFolder;
 use leasehold_journal::log::sqlite::LogOptions;
 use leasehold_journal::log::{Retention, Stored};
 use leasehold_journal::query::AuditReader;
+use leasehold_upstreams::proxy::Proxy;
 
 use crate::call::Call;
 use crate::client::{Client, LIMITS};
 use crate::clock::SimClock;
 use crate::disk::{Crash, Disk, Faults};
+use crate::gateway::{RECOVERY, Surroundings};
 use crate::history::History;
 use crate::judge::{Invariant, Judge, Violation};
 use crate::upstream::SimUpstream;
 use crate::vfs::{self, Mount};
+
+/// What stands behind the guard.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Behind {
+    /// A store that always learns how a write has ended.
+    Store,
+    /// The gateway, to an API that does not say.
+    Gateway,
+}
 
 /// What may happen in a history.
 #[derive(Clone, Copy, Debug)]
@@ -46,15 +59,18 @@ pub struct Options {
     pub disk_fails: bool,
     /// Whether the process ends without being asked.
     pub crashes: bool,
+    /// What stands behind the guard.
+    pub behind: Behind,
     /// The mistake that the product makes.
     pub mistake: Option<Mistake>,
 }
 
 impl Options {
-    /// Everything may happen.
+    /// Everything may happen; every other seed has a gateway.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { seed, disk_fails: true, crashes: true, mistake: None }
+        let behind = if seed.is_multiple_of(2) { Behind::Gateway } else { Behind::Store };
+        Self { seed, disk_fails: true, crashes: true, behind, mistake: None }
     }
 }
 
@@ -66,6 +82,8 @@ pub struct World {
     mount: Mount,
     folder: tempfile::TempDir,
     upstream: Arc<SimUpstream>,
+    /// What the gateway has around it, where there is one.
+    gateway: Option<Surroundings>,
     clients: Vec<Client>,
     calls: BTreeMap<u64, Call>,
     next_call: u64,
@@ -81,10 +99,16 @@ pub struct World {
     pub history: History,
 }
 
+/// The guard, by what stands behind it.
+enum Guarding {
+    Store(Guard<SimUpstream>),
+    Gateway(Guard<Proxy>),
+}
+
 /// A running server, without its threads.
 struct Server {
     stepped: Stepped,
-    guard: Guard<SimUpstream>,
+    guard: Guarding,
     reader: AuditReader,
     was_serving: bool,
     // Last: the tasks hold parts of everything else.
@@ -110,13 +134,16 @@ impl World {
         let keys = format!(r#"{{"keys": [{{"id": 1, "secret": "{secret}"}}]}}"#);
         std::fs::write(folder.path().join("token.key"), keys)?;
         let clients = (0..CLIENTS).map(|at| Client::new(&format!("client-{at}"))).collect();
+        let clock = SimClock::new();
+        let gateway = (options.behind == Behind::Gateway).then(|| Surroundings::new(&clock));
         let mut world = Self {
             rng,
             options,
-            clock: SimClock::new(),
+            clock,
             mount,
             folder,
             upstream: Arc::default(),
+            gateway,
             clients,
             calls: BTreeMap::new(),
             next_call: 1,
@@ -163,24 +190,40 @@ impl World {
             retention: Retention { max_age_ms: self.keeps_ms, max_bytes: None },
             token_key: None,
             log: LogOptions { checkpoint_pages: self.rng.u32(1..24) },
-            recovery_ms: None,
+            recovery_ms: self.gateway.as_ref().map(|_| millis(RECOVERY)),
             draws: Some(Draws {
                 seed: self.rng.u64(..).to_le_bytes(),
                 incarnation: self.rng.u64(..).to_le_bytes(),
             }),
         };
         let upstream = self.upstream.clone();
-        let classify = Arc::new(move |open: &_| upstream.classify(open));
+        let has_gateway = self.gateway.is_some();
+        let classify =
+            Arc::new(
+                move |open: &_| {
+                    if has_gateway { WriteResult::Unknown } else { upstream.classify(open) }
+                },
+            );
         let stepped = Loading::open(data, options)?.start_stepped(
             Arc::new(self.clock.clone()),
             Arc::new(()),
             classify,
         )?;
-        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        if has_gateway {
+            runtime.enable_time().start_paused(true);
+        }
+        let runtime = runtime.build()?;
         let engine = stepped.engine().clone();
         runtime.spawn(engine.clone().run());
         let rules = Arc::new(ArcSwap::from_pointee(Rules::default()));
-        let guard = Guard::new(engine, self.upstream.clone(), rules, "/lock");
+        let guard = match &self.gateway {
+            None => Guarding::Store(Guard::new(engine, self.upstream.clone(), rules, "/lock")),
+            Some(gateway) => {
+                let proxy = Arc::new(gateway.proxy()?);
+                Guarding::Gateway(Guard::new(engine, proxy, rules, "/lock"))
+            }
+        };
         let reader = self.unharmed(|world| Ok(AuditReader::open(world.folder.path())?))?;
         self.server = Some(Server { stepped, guard, reader, was_serving: true, runtime });
         Ok(())
@@ -228,6 +271,7 @@ impl World {
         if let Some(crash) = crash {
             self.mount.crash(crash).map_err(unable)?;
         }
+        self.look_once_more();
         self.calls.clear();
         self.writes.clear();
         for client in &mut self.clients {
@@ -240,12 +284,15 @@ impl World {
         }
         let rng = &mut self.rng;
         self.upstream.crash(|| rng.bool());
+        self.gateway_ended();
         Ok(())
     }
 
     fn start_again(&mut self) -> Result<(), Violation> {
-        let down = Duration::from_millis(self.rng.u64(0..20_000));
-        self.clock.advance(down);
+        // What a process before this one has sent lands soon, if it does.
+        let longest = if self.gateway.is_some() && self.rng.bool() { 2_000 } else { 20_000 };
+        let down = Duration::from_millis(self.rng.u64(0..longest));
+        self.advance(down)?;
         // Now and then the start itself is hit.
         if self.options.crashes && self.rng.u8(0..4) == 0 {
             // Most of what a start does to the disk, it does first.
@@ -275,6 +322,7 @@ impl World {
         self.history.note(format_args!("started with {} events", stored.len()));
         let trimmed = self.trimmed().map_err(does_not_start)?;
         self.judge.restarted(&stored, trimmed)?;
+        self.witness(&stored)?;
         self.sample();
         Ok(())
     }
@@ -292,6 +340,10 @@ impl World {
         self.take_down(crash)?;
         self.start_again()
     }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn does_not_start(error: anyhow::Error) -> Violation {

@@ -5,7 +5,7 @@
 use leasehold_core::sabotage::Mistake;
 use leasehold_sim::judge::Invariant;
 use leasehold_sim::run::{Outcome, run};
-use leasehold_sim::world::Options;
+use leasehold_sim::world::{Behind, Options};
 
 /// How many histories a mistake may survive, and how long each is.
 const SEEDS: u64 = 40;
@@ -16,7 +16,9 @@ fn breaks(mistake: Mistake) -> &'static [Invariant] {
     match mistake {
         Mistake::ExpireEarly => &[Invariant::NeverEarly],
         Mistake::ExpireLate => &[Invariant::NotLate],
-        Mistake::IgnoreLocksBelow | Mistake::IgnoreMissingToken => &[Invariant::Exclusion],
+        Mistake::IgnoreLocksBelow | Mistake::IgnoreMissingToken | Mistake::RepeatWrite => {
+            &[Invariant::Exclusion]
+        }
         Mistake::Overtake => &[Invariant::FirstComeFirstServed],
         Mistake::ReuseFence => &[Invariant::FencesGrow],
         Mistake::IgnoreLimits => &[Invariant::Bounded],
@@ -24,16 +26,34 @@ fn breaks(mistake: Mistake) -> &'static [Invariant] {
         Mistake::AnswerBeforeCommit => &[Invariant::DurableBeforeSaid],
         // Where not even the grant of what was released is durable, the log has it after the write.
         Mistake::IgnoreAbsence => &[Invariant::DurableBeforeSaid, Invariant::CleanHandOver],
-        Mistake::ForgetPins | Mistake::DropPinOnError => &[Invariant::CleanHandOver],
+        Mistake::ForgetPins
+        | Mistake::DropPinOnError
+        | Mistake::LeaveUnpinned
+        | Mistake::ForgetRecovery
+        | Mistake::EndAtHead
+        | Mistake::SkipDrainTime => &[Invariant::CleanHandOver],
         Mistake::AcknowledgeFailedCommit => &[Invariant::FailStop],
         // Lost after a failure of the disk, or without one; or the file is no log any more.
         Mistake::SkipSync => &[Invariant::DurableBeforeSaid, Invariant::FailStop],
     }
 }
 
+/// What has to stand behind the guard for a mistake to be made.
+fn behind(mistake: Mistake) -> Behind {
+    match mistake {
+        Mistake::ForgetRecovery
+        | Mistake::EndAtHead
+        | Mistake::SkipDrainTime
+        | Mistake::RepeatWrite
+        | Mistake::LeaveUnpinned => Behind::Gateway,
+        _ => Behind::Store,
+    }
+}
+
 fn check(mistake: Mistake) {
     for seed in 1..=SEEDS {
-        let options = Options { mistake: Some(mistake), ..Options::new(seed) };
+        let behind = behind(mistake);
+        let options = Options { mistake: Some(mistake), behind, ..Options::new(seed) };
         if let Outcome::Broken { step, violation, lines } = run(options, STEPS, false).unwrap() {
             assert!(
                 breaks(mistake).contains(&violation.invariant),
@@ -79,6 +99,11 @@ mistakes! {
     an_answer_before_its_commit_is_found: AnswerBeforeCommit;
     a_commit_that_failed_and_is_acknowledged_is_found: AcknowledgeFailedCommit;
     a_commit_that_does_not_wait_for_the_disk_is_found: SkipSync;
+    a_write_without_a_lock_that_is_not_pinned_is_found: LeaveUnpinned;
+    a_start_that_does_not_wait_for_what_was_sent_before_it_is_found: ForgetRecovery;
+    a_write_that_ends_with_the_head_of_its_answer_is_found: EndAtHead;
+    a_drain_time_that_is_not_waited_for_is_found: SkipDrainTime;
+    a_write_that_is_sent_twice_is_found: RepeatWrite;
 }
 
 #[test]

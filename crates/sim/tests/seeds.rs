@@ -29,7 +29,7 @@ fn every_invariant_holds_in_the_histories_that_broke_one_before() {
 
 #[test]
 fn every_invariant_holds_in_some_histories() {
-    check((1..=60).map(|seed| (seed, 2000)));
+    check((1..=100).map(|seed| (seed, 2000)));
 }
 
 #[test]

@@ -22,9 +22,9 @@ use leasehold_core::command::{
     Acquire, AcquireLimits, Address, BreakLock, Check, IfList, Presented, Release, Renew, Request,
     SetFreeze, Transfer, Want, Write,
 };
-use leasehold_core::event::{EventBody, Origin, WriteResult};
+use leasehold_core::event::{Event, EventBody, Origin, WriteResult};
 use leasehold_core::holder::Transferring;
-use leasehold_core::ids::{Fence, LockId, PinId, Principal, WaiterId};
+use leasehold_core::ids::{Fence, LockId, PinId, Principal, Seq, WaiterId};
 use leasehold_core::lock::{Depth, Ended, Idempotency, Lock, Mode};
 use leasehold_core::refusal::{
     AcquireRefusal, BreakRefusal, HolderRefusal, InTheWay, TokenIs, WriteRefusal,
@@ -55,6 +55,8 @@ pub(crate) fn check_with(limits: TableLimits, script: &str) {
         waiters: BTreeMap::new(),
         pins: BTreeMap::new(),
         rests_on: BTreeMap::new(),
+        trail: Vec::new(),
+        durable: Seq(0),
         next_id: 1,
     };
     for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -70,6 +72,8 @@ struct Bench {
     waiters: BTreeMap<WaiterId, String>,
     pins: BTreeMap<String, PinId>,
     rests_on: BTreeMap<String, u64>,
+    trail: Vec<Event>,
+    durable: Seq,
     next_id: u128,
 }
 
@@ -169,6 +173,7 @@ impl Bench {
                 self.ids.insert(grant.fence, grant.lock_id);
                 self.fences.insert(grant.lock_id, grant.fence);
             }
+            self.trail.push(event);
         }
         for (waiter, woken) in self.table.take_wakes() {
             let name = self.waiters.remove(&waiter).unwrap_or_else(|| format!("{waiter:?}"));
@@ -217,8 +222,17 @@ impl Bench {
         let now = self.now;
         match words {
             ["settles"] => {
-                self.table.settled(self.table.state().seq());
+                self.durable = self.table.state().seq();
+                self.table.settled(self.durable);
                 return Said::Text("settled".to_owned());
+            }
+            ["fails"] => {
+                self.fail();
+                return Said::Text("loaded again".to_owned());
+            }
+            ["recovers", "for", span] => {
+                self.table.await_recovery(ms(span), now);
+                return Said::Text("recovers".to_owned());
             }
             ["ticks", budget] => {
                 let more = self.table.tick(now, budget.parse().unwrap());
@@ -376,6 +390,18 @@ impl Bench {
         }
     }
 
+    /// A commit fails, and whatever has come since everything was settled never was.
+    fn fail(&mut self) {
+        let durable = self.durable;
+        self.trail.retain(|event| event.seq <= durable);
+        let mut state = State::new(7);
+        self.trail.iter().for_each(|event| state.apply(event));
+        let empty = LockTable::new(State::new(7), TableLimits::default(), 7);
+        let before = std::mem::replace(&mut self.table, empty);
+        self.table = before.reloaded(state, durable, 7);
+        self.waiters.clear();
+    }
+
     fn acquire(
         &mut self,
         caller: Caller,
@@ -508,7 +534,8 @@ impl Bench {
             Said::Text(text) => text,
             Said::Granted(Granted { lock, replayed }) => {
                 let word = if replayed { "again" } else { "fence" };
-                format!("{word} {}", show(&lock))
+                let unknown = if lock.grant.predecessor_unknown { "unknown " } else { "" };
+                format!("{unknown}{word} {}", show(&lock))
             }
             Said::Asked(asked) => {
                 let asked: Vec<String> =

@@ -146,9 +146,12 @@ fn what() -> impl Strategy<Value = What> {
         1 => place().prop_map(|resource| What::Unfreeze { resource }),
         18 => write,
         9 => (0_usize..6, any::<bool>()).prop_map(|(pick, sent)| What::Complete { pick, sent }),
+        3 => (0_usize..6).prop_map(|pick| What::Vanish { pick }),
         6 => (0_usize..3, wait()).prop_map(|(pick, wait_ms)| What::Again { pick, wait_ms }),
         2 => (0_usize..6).prop_map(|pick| What::Leave { pick }),
         2 => (0_usize..4).prop_map(|pick| What::Undelivered { pick }),
     ];
-    prop_oneof![300 => often, 1 => Just(What::Reload)]
+    let crash = prop_oneof![Just(1000_u64), Just(7000), Just(30_000)]
+        .prop_map(|recovers_ms| What::Crash { recovers_ms });
+    prop_oneof![300 => often, 1 => Just(What::Reload), 4 => crash]
 }

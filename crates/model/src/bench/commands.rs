@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use leasehold_core::command::{Acquire, Address, BreakLock, Presented, Request, SetFreeze};
-use leasehold_core::event::EventBody;
+use leasehold_core::event::{EventBody, WriteResult};
 use leasehold_core::ids::{LockId, Principal, WaiterId};
 use leasehold_core::lock::{Depth, Mode};
 use leasehold_core::refusal::BreakRefusal;
@@ -54,7 +54,11 @@ impl Bench {
                 self.finish_step(&done.events, &done.wakes);
             }
             What::Write { .. } => self.write(what),
-            What::Complete { pick, sent } => self.complete(*pick, *sent),
+            What::Complete { pick, sent: true } => {
+                self.complete(*pick, WriteResult::Answered(204));
+            }
+            What::Complete { pick, sent: false } => self.complete(*pick, WriteResult::NotSent),
+            What::Vanish { pick } => self.complete(*pick, WriteResult::Unknown),
             What::Again { pick, wait_ms } => {
                 if let Some(before) = self.keyed.iter().rev().nth(*pick).cloned() {
                     let lock_id = self.fresh_id();
@@ -65,6 +69,7 @@ impl Bench {
             What::Leave { pick } => self.leave(*pick),
             What::Undelivered { pick } => self.undelivered(*pick),
             What::Reload => self.reload(),
+            What::Crash { recovers_ms } => self.crash(*recovers_ms),
         }
     }
 
@@ -143,7 +148,7 @@ impl Bench {
         self.follow(&done.events);
         let claim =
             Claim { resources: vec![at.clone()], mode: Mode::Exclusive, depth: Depth::Infinity };
-        let pins = self.naive.pins_against(&claim);
+        let pins = self.naive.writes_before(&claim);
         assert_eq!(done.outcome.1.is_none(), pins.is_empty());
         if let Some(waiter) = done.outcome.1 {
             let until = self.naive.now.lease + DRAIN_WAIT_MS;

@@ -92,6 +92,12 @@ impl Bench {
         match refusal {
             AcquireRefusal::Locked(found) => {
                 assert_eq!(found.waited_ms, now.lease.since(waiter.since));
+                if let Some(resources) = waiter.claimed.clone() {
+                    let (mode, depth) = (waiter.command.mode, waiter.command.depth);
+                    let claim = Claim { resources, mode, depth };
+                    let pins = self.naive.pins_against(&claim);
+                    assert!(!pins.is_empty(), "it goes ahead of writes that nobody can see");
+                }
             }
             AcquireRefusal::Frozen(_) => {}
             other => panic!("{other:?}"),
@@ -159,7 +165,9 @@ impl Bench {
                     mode: waiter.command.mode,
                     depth: waiter.command.depth,
                 };
-                assert!(!naive.pins_against(&claim).is_empty(), "no write before {waiter:?}");
+                let has_writes_before = !naive.pins_against(&claim).is_empty()
+                    || naive.awaits_recovery(&waiter.command);
+                assert!(has_writes_before, "no write before {waiter:?}");
                 continue;
             }
             for claim in alternatives(&waiter.command) {
@@ -179,6 +187,8 @@ impl Bench {
         let table = &self.tables[0];
         assert_eq!(table.waiters(), naive.waiters.len());
         assert_eq!(table.writes_in_flight(), naive.pins.len());
+        let may_see_writes = !naive.pins.is_empty() || naive.recovery.is_some();
+        assert_eq!(table.may_see_writes(), may_see_writes);
         assert_eq!(table.live(), naive.locks.len());
         assert_eq!(table.state().fence(), naive.fence);
     }

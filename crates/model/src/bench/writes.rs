@@ -81,7 +81,7 @@ impl Bench {
         self.finish_step(rest, &done.wakes);
     }
 
-    pub(super) fn complete(&mut self, pick: usize, sent: bool) {
+    pub(super) fn complete(&mut self, pick: usize, result: WriteResult) {
         if self.naive.pins.is_empty() {
             return;
         }
@@ -89,7 +89,9 @@ impl Bench {
         for drain in &mut self.naive.drains {
             drain.pins.retain(|other| *other != pin.id);
         }
-        let result = if sent { WriteResult::Answered(204) } else { WriteResult::NotSent };
+        if result == WriteResult::Unknown {
+            self.naive.unknown.extend(pin.targets.iter().cloned());
+        }
         let done = self.both(|table, now| table.complete(pin.id, result, now));
         let completed = |event: &&Event| matches!(event.body, EventBody::WriteCompleted { .. });
         assert_eq!(done.events.iter().filter(completed).count(), pin.locks.len());

@@ -130,7 +130,9 @@ impl Naive {
         let asks = Asks { ticket: comes_back, holds };
         let open: Vec<&Claim> =
             choices.iter().filter(|it| self.in_the_way(it, &asks).is_nothing()).collect();
-        if let Some(free) = open.iter().find(|it| self.pins_against(it).is_empty()) {
+        let is_quite_free =
+            |it: &&&Claim| self.pins_against(it).is_empty() && !self.awaits_recovery(command);
+        if let Some(free) = open.iter().find(is_quite_free) {
             let resources = free.resources.clone();
             self.away.retain(|away| Some(away.ticket) != comes_back);
             return Acquiring::Granted { resources };

@@ -56,6 +56,7 @@ impl Naive {
                 self.grow_fence(to.fence);
                 assert_eq!(to.deadline, before.deadline);
                 assert_eq!(to.max_deadline, before.max_deadline);
+                assert_eq!(to.predecessor_unknown, self.is_unknown_to(&before.claim));
                 self.locks.push(Lock {
                     id: to.lock_id,
                     fence: to.fence,
@@ -131,6 +132,11 @@ impl Naive {
                 assert!(found.is_nothing(), "granted with something in the way: {grant:?}");
             }
         }
+        let goes_ahead = waiter.until <= self.now.lease;
+        assert!(
+            goes_ahead || !self.awaits_recovery(&waiter.command),
+            "granted while writes of the process before may land: {grant:?}"
+        );
         assert_eq!(grant.waited_ms, self.now.lease.since(waiter.since));
         self.grant(seq, &waiter.command, grant);
     }
@@ -148,6 +154,7 @@ impl Naive {
         assert!(conflicting.is_none(), "exclusion: {grant:?} and {conflicting:?}");
         let pins = self.pins_against(&claim);
         assert!(pins.is_empty(), "clean hand-over: {grant:?} while {pins:?} are on their way");
+        assert_eq!(grant.predecessor_unknown, self.is_unknown_to(&claim), "{grant:?}");
         self.grow_fence(grant.fence);
         let ttl_ms = command.ttl_ms.unwrap_or(command.limits.default_ttl_ms);
         let max_deadline = command.limits.max_hold_ms.map(|hold| self.now.lease + hold);

@@ -49,12 +49,18 @@ impl World {
             Told::Seen(lock) => self.judge.refused_locked(id, failures, lock.as_deref(), 0),
             Told::HolderRefused(refusal) => self.holder_refused(call, &refusal),
             Told::NotWritten(Name::LockLost) => {
+                self.not_sent(id);
                 if let Asked::Write { tokens, .. } = &call.asked
                     && let [(lock, _)] = tokens[..]
                 {
                     self.forget(call.client, lock);
                     return self.judge.lost(lock);
                 }
+                Ok(())
+            }
+            Told::NotWritten(Name::Locked | Name::Frozen) => {
+                self.not_sent(id);
+                self.judge.left(id);
                 Ok(())
             }
             Told::Failed(EngineError::ExpiredBeforeTold)

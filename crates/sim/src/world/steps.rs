@@ -7,7 +7,7 @@ use std::time::Duration;
 use leasehold_core::command::Want;
 use leasehold_engine::Clock as _;
 
-use super::{CLIENTS, World, unable};
+use super::{CLIENTS, Guarding, World, unable};
 use crate::call::{Asked, Call};
 use crate::client::{Again, Held, Scene};
 use crate::disk::{Crash, Faults};
@@ -64,6 +64,9 @@ impl World {
             let lease = engine.now().lease;
             let mono = self.clock.monotonic();
             self.judge.at(mono, lease);
+            if let Some(gateway) = &mut self.gateway {
+                gateway.witness.at(lease);
+            }
         }
     }
 
@@ -90,8 +93,13 @@ impl World {
             let tokens = tokens.iter().map(|(lock, _)| *lock).collect();
             self.writes.insert(id, (tokens, at, self.judge.failures));
         }
+        let failures = self.judge.failures;
+        let body = self.body_of(id, &intent.asked);
         let Some(server) = &self.server else { return Ok(()) };
-        let call = Call::new(id, at, intent.asked, self.judge.failures, &server.guard);
+        let call = match &server.guard {
+            Guarding::Store(guard) => Call::new(id, at, intent.asked, failures, guard, body),
+            Guarding::Gateway(guard) => Call::new(id, at, intent.asked, failures, guard, body),
+        };
         self.calls.insert(id, call);
         self.poll(id)
     }
@@ -183,7 +191,8 @@ impl World {
             self.history.note(format_args!("{} events are durable", stored.len()));
             self.judge.recovered();
         }
-        self.judge.read(&stored)
+        self.judge.read(&stored)?;
+        self.witness(&stored)
     }
 
     fn follow(&mut self) {
@@ -193,7 +202,7 @@ impl World {
     }
 
     /// Lets the tasks of the server do what they can.
-    fn run_tasks(&mut self) -> Verdict {
+    pub(super) fn run_tasks(&mut self) -> Verdict {
         let Some(server) = &self.server else { return Ok(()) };
         server.runtime.block_on(async {
             for _ in 0..TURNS {
@@ -204,7 +213,7 @@ impl World {
         for write in self.upstream.take_begun() {
             self.write_begun(write)?;
         }
-        Ok(())
+        self.look_at_network()
     }
 
     /// Time goes by, and whoever sleeps wakes when it is time.
@@ -227,13 +236,13 @@ impl World {
         self.history.note(format_args!("time passes until {until:?}"));
         while self.clock.monotonic() < until {
             let now = self.clock.monotonic();
-            let next = self.clock.next_wake().map_or(until, |wake| wake.clamp(now, until));
-            self.clock.advance(next.saturating_sub(now));
+            let next = self.next_moment(now, until);
+            self.advance(next.saturating_sub(now))?;
             self.sample();
             self.run_tasks()?;
             if next == now {
                 // Somebody is due who does not go on: time must not stand still for it.
-                self.clock.advance(Duration::from_millis(1));
+                self.advance(Duration::from_millis(1))?;
             }
         }
         self.sample();
@@ -244,7 +253,7 @@ impl World {
     fn pause(&mut self) -> Verdict {
         let span = Duration::from_millis(self.rng.u64(10..15_000));
         self.history.note(format_args!("the process stands still for {span:?}"));
-        self.clock.advance(span);
+        self.advance(span)?;
         self.sample();
         self.judge.stood_still();
         self.run_tasks()
@@ -273,6 +282,10 @@ impl World {
         let Some(call) = self.calls.remove(&id) else { return };
         self.judge.left(id);
         self.lost(id, &call);
+        self.break_off_body(id);
+        // The rest of an answer that nobody takes is read by a task.
+        let _runtime = self.server.as_ref().map(|server| server.runtime.enter());
+        drop(call);
     }
 
     /// The answer of a call is lost: what it may have got is given back, unless it asks again.
@@ -287,6 +300,9 @@ impl World {
     }
 
     fn upstream_acts(&mut self) -> Verdict {
+        if self.gateway.is_some() {
+            return self.surroundings_act();
+        }
         let writes: Vec<(u64, bool)> = self.upstream.underway(|underway| {
             underway.iter().map(|(id, write)| (*id, write.is_asked_for)).collect()
         });

@@ -55,6 +55,8 @@ pub(super) struct AnswerBody {
     /// Set while somebody waits. Time in which the client takes nothing does not count.
     timer: Option<(Pin<Box<Sleep>>, bool)>,
     running: Option<Running>,
+    /// Whether nobody takes it, and it is read for its end alone.
+    is_drained: bool,
 }
 
 struct Running {
@@ -83,6 +85,7 @@ impl AnswerBody {
             silence,
             timer: None,
             running: Some(running),
+            is_drained: false,
         };
         answer.finish_at_end();
         answer.look_ahead();
@@ -223,14 +226,26 @@ impl HttpBody for AnswerBody {
 
 impl Drop for AnswerBody {
     fn drop(&mut self) {
+        // A runtime that shuts down drops the task that drains, and drops at once what it is given
+        // to run: another such task would be dropped like the first, and so on without an end.
+        if self.is_drained {
+            return;
+        }
         // A read ends with its client: dropping the lease closes the connection.
         let Some(running) = self.running.take_if(|running| running.follower.is_some()) else {
             return;
         };
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let (body, ahead, silence) = (self.body.take(), self.ahead.take(), self.silence);
-        let rest = Self { body, ahead, cut: None, silence, timer: None, running: Some(running) };
-        runtime.spawn(drained(rest));
+        runtime.spawn(drained(Self {
+            body,
+            ahead,
+            cut: None,
+            silence,
+            timer: None,
+            running: Some(running),
+            is_drained: true,
+        }));
     }
 }
 

@@ -1,4 +1,5 @@
-//! A connection to the upstream: TCP, with TLS where its address says `https://`.
+//! A connection to the upstream: TCP, with TLS where its address says `https://`; or whatever
+//! somebody else connects.
 //!
 //! Looking the name up, connecting and the handshake have one span of time together. Until then
 //! nothing of a request has been sent.
@@ -16,18 +17,35 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use leasehold_guard::upstream::BoxFuture;
+
 use super::origin::Origin;
 use super::tls::TlsError;
 
+/// Connects in place of the system: a simulation does, with a network of its own.
+pub trait Dial: Send + Sync + 'static {
+    /// A connection to an upstream, as a whole: TLS, where the address asks for it, included.
+    fn dial<'a>(&'a self, origin: &'a Origin) -> BoxFuture<'a, io::Result<Box<dyn Wire>>>;
+}
+
+/// What bytes can be sent over, and received.
+pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+
 /// Connects to one upstream.
 pub(super) struct Connector {
-    host: String,
-    port: u16,
+    origin: Origin,
     tls: Option<(TlsConnector, ServerName<'static>)>,
+    dial: Option<Arc<dyn Dial>>,
 }
 
 impl Connector {
-    pub(super) fn new(origin: &Origin, tls: Option<Arc<ClientConfig>>) -> Result<Self, TlsError> {
+    pub(super) fn new(
+        origin: &Origin,
+        tls: Option<Arc<ClientConfig>>,
+        dial: Option<Arc<dyn Dial>>,
+    ) -> Result<Self, TlsError> {
         let tls = match tls {
             Some(config) if origin.is_https() => {
                 let name = ServerName::try_from(origin.host().to_owned())
@@ -36,13 +54,16 @@ impl Connector {
             }
             _ => None,
         };
-        Ok(Self { host: origin.host().to_owned(), port: origin.port(), tls })
+        Ok(Self { origin: origin.clone(), tls, dial })
     }
 
     /// A connection, if one comes about within `timeout`.
     pub(super) async fn connect(&self, timeout: Duration) -> io::Result<Stream> {
         let connecting = async {
-            let tcp = TcpStream::connect((self.host.as_str(), self.port)).await?;
+            if let Some(dial) = &self.dial {
+                return Ok(Stream::Dialled(dial.dial(&self.origin).await?));
+            }
+            let tcp = TcpStream::connect((self.origin.host(), self.origin.port())).await?;
             tcp.set_nodelay(true)?;
             match &self.tls {
                 None => Ok(Stream::Plain(tcp)),
@@ -67,6 +88,7 @@ impl Connector {
 pub(super) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    Dialled(Box<dyn Wire>),
 }
 
 /// Calls the same method of whatever the connection runs over.
@@ -75,6 +97,7 @@ macro_rules! over {
         match $stream.get_mut() {
             Stream::Plain($layer) => $call,
             Stream::Tls($layer) => $call,
+            Stream::Dialled($layer) => $call,
         }
     };
 }
@@ -118,6 +141,7 @@ impl AsyncWrite for Stream {
         match self {
             Self::Plain(tcp) => tcp.is_write_vectored(),
             Self::Tls(tls) => tls.is_write_vectored(),
+            Self::Dialled(wire) => wire.is_write_vectored(),
         }
     }
 }

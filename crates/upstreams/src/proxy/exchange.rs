@@ -15,6 +15,7 @@ use http::request::Parts;
 use http::{Request, Response};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use leasehold_core::sabotage::{self, Mistake};
 use leasehold_guard::body::{Body, empty};
 use tokio::time::sleep_until;
 
@@ -60,7 +61,7 @@ async fn sent(mut head: Parts, body: Body, way: Way, is_safe: bool) -> Result<Be
         head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     let (body, mut pace) = Outgoing::new(body);
-    let may_repeat = is_safe && pace.stage() == Stage::Done;
+    let may_repeat = (is_safe || sabotage::is(Mistake::RepeatWrite)) && pace.stage() == Stage::Done;
     let most_idle = if may_repeat { FOR_READS } else { FOR_WRITES };
     let mut request = Request::from_parts(head, body);
     let mut wants_fresh = false;

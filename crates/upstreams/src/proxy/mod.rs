@@ -38,6 +38,7 @@ use hyper::upgrade::OnUpgrade;
 use leasehold_core::event::WriteResult;
 use leasehold_core::ids::Seq;
 use leasehold_core::resource::Resource;
+use leasehold_core::sabotage::{self, Mistake};
 use leasehold_core::target::Target;
 use leasehold_guard::body::{Body, empty};
 use leasehold_guard::targets::{ByRules, by_head};
@@ -53,6 +54,7 @@ use self::fault::Failure;
 use self::sight::Seen;
 use self::site::Sites;
 
+pub use self::connect::{Dial, Wire};
 pub use self::fault::Fault;
 pub use self::fields::Arrival;
 pub use self::origin::Origin;
@@ -84,6 +86,8 @@ pub struct Options {
     pub timeout: Duration,
     /// How long it may go on with a request after its connection was closed.
     pub drain_time: Duration,
+    /// Who connects; none: the system, by TCP and TLS.
+    pub dial: Option<Arc<dyn Dial>>,
     /// The most connections that have become something else than HTTP.
     pub max_tunnels: usize,
     /// Who counts.
@@ -119,7 +123,7 @@ impl Proxy {
     pub fn new(options: Options) -> Self {
         let most = options.max_tunnels.min(Semaphore::MAX_PERMITS);
         let tunnels = Arc::new(Semaphore::new(most));
-        let sites = Sites::new(options.origin.as_ref(), options.timeout);
+        let sites = Sites::new(options.origin.as_ref(), options.timeout, options.dial.clone());
         let shared = Arc::new(Shared { options, sites, tunnels });
         Self { shared, seen: Seen::default() }
     }
@@ -214,7 +218,7 @@ impl Proxy {
                 let (follower, ended) = oneshot::channel();
                 let (response, has_ended) = answered(shared, begun, Some(follower));
                 let result = WriteResult::Answered(response.status().as_u16());
-                if has_ended {
+                if has_ended || sabotage::is(Mistake::EndAtHead) {
                     return Execution::Ended(Ok(response));
                 }
                 let ending = async move {
@@ -264,7 +268,9 @@ async fn landed_or_not(closing: Option<JoinHandle<()>>, drain_time: Duration) ->
         // However the connection's task ended, the connection is closed.
         let _ = closing.await;
     }
-    tokio::time::sleep(drain_time).await;
+    if !sabotage::is(Mistake::SkipDrainTime) {
+        tokio::time::sleep(drain_time).await;
+    }
     WriteResult::Unknown
 }
 

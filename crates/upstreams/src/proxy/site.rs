@@ -9,7 +9,7 @@ use http::request::Parts;
 use leasehold_problems::{Name, Problem};
 use rustls::ClientConfig;
 
-use super::connect::Connector;
+use super::connect::{Connector, Dial};
 use super::origin::Origin;
 use super::pool::Pool;
 use super::tls::TlsError;
@@ -41,13 +41,18 @@ pub(super) struct Way {
 pub(super) struct Sites {
     default: Option<Arc<str>>,
     timeout: Duration,
+    dial: Option<Arc<dyn Dial>>,
     known: ArcSwap<HashMap<Arc<str>, Arc<Site>>>,
 }
 
 impl Sites {
-    pub(super) fn new(default: Option<&Origin>, timeout: Duration) -> Self {
+    pub(super) fn new(
+        default: Option<&Origin>,
+        timeout: Duration,
+        dial: Option<Arc<dyn Dial>>,
+    ) -> Self {
         let default = default.map(|origin| Arc::from(origin.to_string()));
-        Self { default, timeout, known: ArcSwap::default() }
+        Self { default, timeout, dial, known: ArcSwap::default() }
     }
 
     /// Makes these known. Those over TLS are made anew: their files may have changed.
@@ -62,7 +67,7 @@ impl Sites {
             if origin.is_https() || !known.contains_key(&name) {
                 let site = Site {
                     authority: origin.authority().to_owned(),
-                    connector: Connector::new(origin, tls.cloned())?,
+                    connector: Connector::new(origin, tls.cloned(), self.dial.clone())?,
                     pool: Pool::default(),
                 };
                 known.insert(name, Arc::new(site));

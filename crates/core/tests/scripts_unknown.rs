@@ -1,0 +1,128 @@
+//! Writes of which nobody can say whether they landed, and the grants that are told so.
+
+mod common;
+
+use common::check;
+
+#[test]
+fn the_first_exclusive_grant_is_told_of_a_write_that_nobody_saw_the_end_of() {
+    check(
+        "
+        0s   alice writes /a/x as w           -> admitted
+        1s   bob   acquires /a 10s wait 20s   -> waits
+        2s   w ends unknown                   -> ended | bob: unknown fence 1
+        3s   bob   releases /a fence 1        -> released
+        3s   carol acquires /a 10s            -> fence 2
+        ",
+    );
+}
+
+#[test]
+fn sharers_are_told_of_it_and_so_is_the_next_who_is_alone() {
+    check(
+        "
+        0s   alice writes /a as w             -> admitted
+        1s   w ends unknown                   -> ended
+        1s   bob   acquires /a 5s shared      -> unknown fence 1
+        1s   carol acquires /a 5s shared      -> unknown fence 2
+        6s   dave  acquires /a 5s             -> unknown fence 3
+        11s  dave  acquires /a 5s             -> fence 4
+        ",
+    );
+}
+
+#[test]
+fn a_grant_beside_the_write_is_not_told_of_it_and_does_not_use_it_up() {
+    check(
+        "
+        0s   alice writes /a/x as w           -> admitted
+        1s   w ends unknown                   -> ended
+        1s   bob   acquires /a/y 5s           -> fence 1
+        1s   bob   acquires /b 5s             -> fence 2
+        1s   carol acquires /a/x 5s           -> unknown fence 3
+        ",
+    );
+}
+
+#[test]
+fn who_is_handed_a_lock_is_told_of_the_writes_before_it() {
+    check(
+        "
+        0s   alice acquires /a 60s               -> fence 1
+        0s   alice writes /a fence 1 as w        -> admitted
+        1s   w ends unknown                      -> ended
+        2s   alice transfers /a fence 1 to bob   -> unknown fence 2
+        3s   bob   transfers /a fence 2 to carol -> fence 3
+        ",
+    );
+}
+
+#[test]
+fn a_lock_that_is_handed_over_after_a_crash_says_what_nobody_knows() {
+    check(
+        "
+        0s   alice acquires /a 60s               -> fence 1
+        0s   recovers for 10s                    -> recovers
+        1s   alice transfers /a fence 1 to bob   -> unknown fence 2
+        10s  bob   transfers /a fence 2 to carol -> fence 3
+        ",
+    );
+}
+
+#[test]
+fn what_was_told_by_a_grant_that_never_was_is_told_again() {
+    check(
+        "
+        0s   alice writes /a as w             -> admitted
+        1s   w ends unknown                   -> ended
+        1s   settles                          -> settled
+        1s   bob   acquires /a 5s             -> unknown fence 1
+        1s   fails                            -> loaded again
+        2s   carol acquires /a 5s             -> unknown fence 1
+        2s   settles                          -> settled
+        2s   fails                            -> loaded again
+        7s   dave  acquires /a 5s             -> fence 2
+        ",
+    );
+}
+
+#[test]
+fn after_a_crash_whoever_may_wait_waits_for_what_may_still_land() {
+    check(
+        "
+        0s    recovers for 10s                 -> recovers
+        0s    alice acquires /a 60s            -> unknown fence 1
+        1s    bob   acquires /b 60s wait 20s   -> waits
+        2s    carol writes /b                  -> locked
+        9.999s bob  looks /b                   -> locks none queue bob! freeze no
+        10s   bob   looks /b                   -> bob: fence 2 /b bob until 70s waited 9s | locks 2
+        10s   carol acquires /c 60s            -> fence 3
+        ",
+    );
+}
+
+#[test]
+fn who_cannot_wait_so_long_is_told_when_its_time_is_up() {
+    check(
+        "
+        0s   recovers for 10s                 -> recovers
+        0s   alice acquires /a 60s wait 2s    -> waits
+        2s   alice looks /a                   -> alice: unknown fence 1 | locks 1
+        ",
+    );
+}
+
+#[test]
+fn a_write_that_is_on_its_way_is_waited_for_after_a_crash_as_at_any_time() {
+    check(
+        "
+        0s   recovers for 10s                 -> recovers
+        0s   alice writes /a as w             -> admitted
+        0s   bob   acquires /a 60s            -> waits
+        3s   w ends                           -> ended | bob: unknown fence 1
+        4s   alice writes /b as v             -> admitted
+        4s   bob   acquires /b 60s wait 2s    -> waits
+        6s   bob   looks /b                   -> bob: locked writes 2 waited 2s | locks none queue none freeze no
+        ",
+    );
+}
