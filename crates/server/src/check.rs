@@ -255,7 +255,7 @@ fn own(question: &Question) -> Answer {
 /// A refusal under the one status that the proxy understands, with the true one beside it, and what
 /// the proxy can tell its client: it may keep nothing of the body.
 fn denied(mut problem: Problem, status: StatusCode, context: &Context<'_>) -> Problem {
-    let document = serde_json::to_string(&problem.document(context));
+    let document = String::from_utf8(problem.document(context));
     let document = document.ok().map(|document| ascii(&document));
     let entry = problem.name.entry();
     problem.headers.push((STATUS, HeaderValue::from(problem.status().as_u16())));
