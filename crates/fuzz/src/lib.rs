@@ -9,6 +9,7 @@
 
 mod commands;
 mod cursors;
+mod forwarded;
 mod headers;
 mod paths;
 mod records;
@@ -16,6 +17,7 @@ mod rules;
 
 pub use commands::commands;
 pub use cursors::cursors;
+pub use forwarded::forwarded;
 pub use headers::headers;
 pub use paths::paths;
 pub use records::records;
@@ -25,11 +27,12 @@ pub use rules::rules;
 pub type Check = fn(&[u8]);
 
 /// Every check, by the name of its fuzz target and of its corpus.
-pub const CHECKS: [(&str, Check); 6] = [
+pub const CHECKS: [(&str, Check); 7] = [
     ("paths", paths),
     ("headers", headers),
     ("records", records),
     ("cursors", cursors),
     ("commands", commands),
     ("rules", rules),
+    ("forwarded", forwarded),
 ];

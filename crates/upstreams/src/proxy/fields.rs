@@ -31,7 +31,7 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 
 /// Makes a request's head that of the request to the upstream. `upgrade` is what its client may
 /// change the connection to.
-pub(super) fn outgoing(
+pub fn outgoing(
     head: &mut Parts,
     authority: &str,
     lock: Option<&Subject>,

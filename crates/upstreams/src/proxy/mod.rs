@@ -56,7 +56,7 @@ use self::site::Sites;
 
 pub use self::connect::{Dial, Wire};
 pub use self::fault::Fault;
-pub use self::fields::Arrival;
+pub use self::fields::{Arrival, outgoing};
 pub use self::origin::Origin;
 pub use self::site::Route;
 pub use self::tls::{TlsError, TlsFiles};
@@ -159,7 +159,7 @@ impl Proxy {
         let client = head.extensions.remove::<OnUpgrade>();
         let asked = fields::upgrade(&head.method, &head.headers).filter(|_| client.is_some());
         let way = shared.sites.way(&head)?;
-        fields::outgoing(&mut head, &way.site.authority, None, asked.as_ref());
+        outgoing(&mut head, &way.site.authority, None, asked.as_ref());
         let timeout = way.timeout;
         let told = |failure: Failure| failure.problem(timeout);
         let begun = shared.send(head, body, way, true).await.map_err(told)?;
@@ -211,7 +211,7 @@ impl Proxy {
             Ok(way) => way,
             Err(problem) => return not_sent(problem),
         };
-        fields::outgoing(&mut head, &way.site.authority, admitted.lock(), None);
+        outgoing(&mut head, &way.site.authority, admitted.lock(), None);
         let (timeout, drain_time) = (way.timeout, shared.options.drain_time);
         match shared.send(head, body, way, false).await {
             Ok(begun) => {
