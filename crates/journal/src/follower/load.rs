@@ -160,15 +160,16 @@ fn look(
             .and_then(|connection| connect::versions(&connection));
         let state = match other {
             Ok(_) => IndexState::OtherVersion,
-            Err(_) => IndexState::Damaged,
+            Err(error) => unreadable(&error),
         };
         return Ok((state, None));
     };
     // One moment of the index for its position, its sum and its rows: after a failed commit the
     // table is loaded while a follower runs. Ends with the connection.
     let began = connection.execute_batch("BEGIN");
-    let Ok(reached) = began.and_then(|()| index::reached(&connection)) else {
-        return Ok((IndexState::Damaged, None));
+    let reached = match began.and_then(|()| index::reached(&connection)) {
+        Ok(reached) => reached,
+        Err(error) => return Ok((unreadable(&error), None)),
     };
     let (head, trimmed) = (log.head(), log.trimmed());
     let state = index::compare(&reached, &head, trimmed, |seq| {
@@ -178,6 +179,12 @@ fn look(
     })?;
     let usable = matches!(state, IndexState::Current | IndexState::Behind);
     Ok((state, usable.then_some((connection, reached))))
+}
+
+/// What an index is that cannot be read. One that is busy, because a follower is making it just
+/// now, is none yet: it is left alone, and the log is read.
+fn unreadable(error: &rusqlite::Error) -> IndexState {
+    if connect::is_damage(error) { IndexState::Damaged } else { IndexState::Missing }
 }
 
 /// Loads the rows of the index; none if they are not what `reached` says, which is known only
