@@ -184,7 +184,11 @@ fn look(
 /// What an index is that cannot be read. One that is busy, because a follower is making it just
 /// now, is none yet: it is left alone, and the log is read.
 fn unreadable(error: &rusqlite::Error) -> IndexState {
-    if connect::is_damage(error) { IndexState::Damaged } else { IndexState::Missing }
+    use rusqlite::ErrorCode::{CannotOpen, DatabaseBusy, DatabaseLocked};
+    match error.sqlite_error_code() {
+        Some(DatabaseBusy | DatabaseLocked | CannotOpen) => IndexState::Missing,
+        _ => IndexState::Damaged,
+    }
 }
 
 /// Loads the rows of the index; none if they are not what `reached` says, which is known only
