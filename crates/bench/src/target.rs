@@ -66,7 +66,7 @@ impl Proxy {
     fn configuration(self, port: u16, upstream: &str, folder: &str) -> String {
         match self {
             Self::Nginx => format!(
-                "daemon off; user root; worker_processes 1; pid {folder}/pid; \
+                "daemon off; master_process off; pid {folder}/pid; \
                  error_log stderr crit;\n\
                  events {{ worker_connections 4096; }}\n\
                  http {{ access_log off; keepalive_requests 1000000000;\n\
