@@ -447,6 +447,13 @@ fn hex(byte: &u8) -> Option<u8> {
     }
 }
 
+/// Compared as its text is.
+impl std::borrow::Borrow<str> for Resource {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Display for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

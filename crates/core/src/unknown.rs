@@ -12,7 +12,8 @@
 //! Deliberately absent: the embedded documents have neither, for they always learn how a write
 //! ended.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::event::{Origin, WriteResult};
@@ -26,15 +27,25 @@ use crate::target::Target;
 use crate::time::{LeaseTime, Now};
 use crate::writes::Pin;
 
-/// The most targets that are remembered until a grant is told; beyond, the oldest are forgotten.
-const MOST: usize = 1024;
+/// The most resources that are remembered until a grant is told; beyond, no more are.
+const MOST: usize = 1 << 16;
+
+/// How a resource was written to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Written {
+    /// Itself.
+    own: bool,
+    /// It, and everything below it.
+    below: bool,
+}
 
 /// What is not known of writes.
 #[derive(Debug, Default)]
 pub(crate) struct Unknown {
-    targets: VecDeque<Target>,
+    /// What the next grant is told of.
+    written: BTreeMap<Resource, Written>,
     /// What grants that are not durable yet have been told, with the position of each.
-    told: Vec<(Seq, Target)>,
+    told: Vec<(Seq, Resource, Written)>,
     recovery: Option<(PinId, LeaseTime)>,
 }
 
@@ -51,15 +62,57 @@ impl Unknown {
 
     /// Grants up to `durable` stand, and so does what they were told.
     pub(crate) fn settled(&mut self, durable: Seq) {
-        self.told.retain(|(grant, _)| durable < *grant);
+        self.told.retain(|(grant, ..)| durable < *grant);
     }
 
     /// Grants after `durable` never were: what they were told is told to others.
     pub(crate) fn lost_after(&mut self, durable: Seq) {
         self.settled(durable);
-        for (_, target) in self.told.drain(..).rev() {
-            self.targets.push_front(target);
+        for (_, resource, written) in std::mem::take(&mut self.told) {
+            self.remember(resource, written);
         }
+    }
+
+    fn remember(&mut self, resource: Resource, written: Written) {
+        if self.written.len() < MOST || self.written.contains_key(&resource) {
+            let known = self.written.entry(resource).or_default();
+            known.own |= written.own;
+            known.below |= written.below;
+        }
+    }
+
+    /// What a lock on `locked` has to do with. What is above it matters by what was written below.
+    fn met_by(&self, locked: &Resource, depth: Depth) -> Vec<Resource> {
+        let mut met = Vec::new();
+        if self.written.contains_key(locked) {
+            met.push(locked.clone());
+        }
+        let mut above = locked.parent();
+        while let Some(at) = above {
+            above = at.parent();
+            if self.written.get(&at).is_some_and(|written| written.below) {
+                met.push(at);
+            }
+        }
+        if depth == Depth::Infinity {
+            // All that is below a path stands together, from its slash on.
+            let slash = if locked.is_root() { "/".to_owned() } else { format!("{locked}/") };
+            let after = self.written.range::<str, _>((Bound::Excluded(&*slash), Bound::Unbounded));
+            let below = after.take_while(|(written, _)| locked.covers(written));
+            met.extend(below.map(|(written, _)| written.clone()));
+        }
+        met
+    }
+
+    /// A grant of `locked` at `grant` is told of `met`: of what is above it, only what was written
+    /// below that.
+    fn tell(&mut self, grant: Seq, locked: &Resource, met: Resource) {
+        let Some(mut told) = self.written.remove(&met) else { return };
+        if told.own && !locked.covers(&met) {
+            told.own = false;
+            self.written.insert(met.clone(), Written { own: true, below: false });
+        }
+        self.told.push((grant, met, told));
     }
 }
 
@@ -109,9 +162,10 @@ impl LockTable {
 
     /// Nobody will say how a write to these ended.
     pub(crate) fn remember_unknown(&mut self, targets: &[Target]) {
-        self.unknown.targets.extend(targets.iter().cloned());
-        while MOST < self.unknown.targets.len() {
-            self.unknown.targets.pop_front();
+        for target in targets {
+            let below = matches!(target, Target::Subtree(_));
+            let written = Written { own: !below, below };
+            self.unknown.remember(target.resource().clone(), written);
         }
     }
 
@@ -125,23 +179,17 @@ impl LockTable {
         now: Now,
     ) -> bool {
         let recovers = self.unknown.recovery_ends().is_some_and(|until| now.lease < until);
-        if self.unknown.targets.is_empty() {
+        if self.unknown.written.is_empty() {
             return recovers;
         }
-        let meets = |target: &Target| {
-            resources.iter().any(|locked| {
-                let written = target.resource();
-                let above = matches!(target, Target::Subtree(_)) && written.covers(locked);
-                locked == written || above || (depth == Depth::Infinity && locked.covers(written))
-            })
-        };
-        let is_met = self.unknown.targets.iter().any(meets);
-        if is_met && mode == Mode::Exclusive {
-            let grant = self.state.seq.next();
-            let (told, left) = self.unknown.targets.drain(..).partition(meets);
-            let told: VecDeque<Target> = told;
-            self.unknown.targets = left;
-            self.unknown.told.extend(told.into_iter().map(|target| (grant, target)));
+        let mut is_met = false;
+        for locked in resources {
+            for met in self.unknown.met_by(locked, depth) {
+                is_met = true;
+                if mode == Mode::Exclusive {
+                    self.unknown.tell(self.state.seq.next(), locked, met);
+                }
+            }
         }
         recovers || is_met
     }
