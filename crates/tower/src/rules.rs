@@ -67,6 +67,18 @@ fn told(rules: &[Rule], conflict: Conflict) -> BadRule {
             };
             (rule, format!("the pattern `{text}` can never match: {why}"))
         }
+        Conflict::FoldedAway { rule, pattern, by } => {
+            let text = match pattern {
+                Some(pattern) => Some(&rules[rule].patterns[pattern]),
+                None => rules[rule].resource.as_ref(),
+            };
+            let what = format!(
+                "`{}` has a segment that is none once rule {} has folded it",
+                text.map(ToString::to_string).unwrap_or_default(),
+                by + 1
+            );
+            (rule, what)
+        }
         Conflict::MappedElsewhere { rule, by } => {
             let what = format!(
                 "what it names is a URL of rule {}, which names it otherwise: let both give the \
@@ -89,6 +101,7 @@ fn told(rules: &[Rule], conflict: Conflict) -> BadRule {
 #[cfg(test)]
 mod tests {
     use leasehold_core::pattern::Pattern;
+    use leasehold_guard::rules::spelling::Fold;
 
     use super::*;
 
@@ -117,6 +130,10 @@ mod tests {
             (
                 vec![named("/f/{id}", &["/v1/{id}"]), rule(&["/f/{id}"])],
                 "rule 2: the pattern `/f/{id}` can never match: rule 1",
+            ),
+            (
+                vec![Rule { fold: Fold { params: true, case: false }, ..rule(&["/;a"]) }],
+                "rule 1: `/;a` has a segment that is none once rule 1 has folded it",
             ),
             (
                 vec![Rule { max_ttl: Duration::from_secs(60), ..rule(&["/a"]) }],

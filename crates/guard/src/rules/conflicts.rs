@@ -1,5 +1,5 @@
-//! Rules that contradict each other: a pattern that nothing reaches, and a resource that two rules
-//! know in two ways.
+//! Rules that contradict each other: a pattern that nothing reaches, a name that no URL may have,
+//! and a resource that two rules know in two ways.
 
 use leasehold_core::pattern::Pattern;
 
@@ -22,6 +22,16 @@ pub enum Conflict {
         /// Which of its patterns.
         pattern: usize,
         /// The rule that takes it.
+        by: usize,
+    },
+    /// A literal segment is one of which folding leaves nothing, or no segment: a path with it is
+    /// refused, whichever rule it would be about.
+    FoldedAway {
+        /// The rule.
+        rule: usize,
+        /// Which of its patterns; `None` for the name that it gives.
+        pattern: Option<usize>,
+        /// The rule that folds.
         by: usize,
     },
     /// The name that a rule gives its resources is a URL that an earlier rule maps elsewhere.
@@ -47,6 +57,7 @@ pub enum Conflict {
 pub fn conflicts(rules: &[Rule]) -> Vec<Conflict> {
     let mut found = Vec::new();
     for (at, rule) in rules.iter().enumerate() {
+        found.extend(folded_away(rules, at));
         for (pattern, text) in rule.patterns.iter().enumerate() {
             if rule.patterns[..pattern].iter().any(|before| text.is_like(before)) {
                 found.push(Conflict::Duplicate { rule: at, pattern });
@@ -62,6 +73,16 @@ pub fn conflicts(rules: &[Rule]) -> Vec<Conflict> {
         }
     }
     found
+}
+
+/// What of a rule has a segment that folding takes away.
+fn folded_away(rules: &[Rule], rule: usize) -> impl Iterator<Item = Conflict> + '_ {
+    let patterns = rules[rule].patterns.iter().enumerate().map(|(at, text)| (Some(at), text));
+    let name = rules[rule].resource.iter().map(|text| (None, text));
+    patterns.chain(name).filter_map(move |(pattern, text)| {
+        let by = rules.iter().position(|each| each.fold.pattern(text).is_err())?;
+        Some(Conflict::FoldedAway { rule, pattern, by })
+    })
 }
 
 /// Whether all that `pattern` of `rule` matches is taken by `before`.

@@ -164,6 +164,7 @@ fn an_action_is_read_from_the_path_as_it_was_sent() {
 fn rules_that_contradict_each_other_are_found() {
     let case = Fold { case: true, params: false };
     let short = |rule: Rule| Rule { max_queue: 1, ..rule };
+    let params = |rule: Rule| Rule { fold: Fold { case: false, params: true }, ..rule };
     for (rules, expected) in [
         (
             vec![rule(&["/a/{x}", "/a/{y}"], None)],
@@ -208,6 +209,15 @@ fn rules_that_contradict_each_other_are_found() {
             vec![short(rule(&["/n/**"], None)), rule(&["/v2/{x}"], Some("/n/{x}"))],
             vec![Conflict::Disagree { rule: 1, with: 0, key: "max_queue" }],
         ),
+        (
+            // What `/**` names is a path that the rule before it leaves nothing of.
+            vec![params(rule(&["/{x}/{y}"], Some("/y/{x}"))), rule(&["/**"], Some("/;"))],
+            vec![Conflict::FoldedAway { rule: 1, pattern: None, by: 0 }],
+        ),
+        (
+            vec![rule(&["/a", "/a/..;b"], None), params(rule(&["/c;x"], None))],
+            vec![Conflict::FoldedAway { rule: 0, pattern: Some(1), by: 1 }],
+        ),
         (vec![rule(&["/v1/{x}"], Some("/n/{x}")), rule(&["/v2/{x}"], Some("/n/{x}"))], vec![]),
         (vec![rule(&["/v1/{x}"], Some("/n/{x}")), short(rule(&["/n/**"], None))], vec![]),
         (vec![rule(&["/a"], None), rule(&["/b/**"], None), rule(&["/**"], None)], vec![]),
@@ -218,7 +228,7 @@ fn rules_that_contradict_each_other_are_found() {
 
 /// Segments that meet each other in patterns, in names, and in several spellings.
 fn segment() -> impl Strategy<Value = &'static str> {
-    prop::sample::select(vec!["a", "A", "b", "%61", "a;x=1", "%41", "v1"])
+    prop::sample::select(vec!["a", "A", "b", "%61", "a;x=1", ";", "%41", "v1"])
 }
 
 fn path() -> impl Strategy<Value = String> {
@@ -226,7 +236,7 @@ fn path() -> impl Strategy<Value = String> {
 }
 
 fn any_pattern() -> impl Strategy<Value = String> {
-    let part = prop::sample::select(vec!["a", "b", "A", "v1", "{x}", "{y}", "**"]);
+    let part = prop::sample::select(vec!["a", "b", "A", "a;x", ";", "v1", "{x}", "{y}", "**"]);
     prop::collection::vec(part, 0..4).prop_map(|parts| format!("/{}", parts.join("/")))
 }
 

@@ -27,6 +27,26 @@ pub(super) fn check(rules: &[Rule], sections: &[(Place, Section<'_>)], mistakes:
                 let place = place_of_pattern(&sections[rule], pattern);
                 (place, format!("`rule.match`: `{text}` can never match: {why}"))
             }
+            Conflict::FoldedAway { rule, pattern, by } => {
+                let (place, key, text) = match (pattern, &rules[rule].resource) {
+                    (Some(pattern), _) => (
+                        place_of_pattern(&sections[rule], pattern),
+                        "match",
+                        rules[rule].patterns[pattern].to_string(),
+                    ),
+                    (None, name) => (
+                        place_of("resource", &sections[rule]),
+                        "resource",
+                        name.as_ref().map(ToString::to_string).unwrap_or_default(),
+                    ),
+                };
+                let message = format!(
+                    "`rule.{key}`: `{text}` has a segment that is none once {} has folded it, and \
+                     a path with such a segment is refused",
+                    named(sections, by)
+                );
+                (place, message)
+            }
             Conflict::MappedElsewhere { rule, by } => (
                 place_of(maker(&rules[rule]), &sections[rule]),
                 format!(

@@ -299,6 +299,17 @@ fn a_mistake_in_what_a_rule_is_about_is_named_with_its_place() {
              names that `rule.resource` makes, and a name stands for itself",
         ),
         (
+            "match = [\"/a/;x\"]\nfold = [\"params\"]",
+            "leasehold.toml:2:10: `rule.match`: `/a/;x` has a segment that is none once the rule \
+             at line 1 has folded it, and a path with such a segment is refused",
+        ),
+        (
+            "match = [\"/a/{x}\"]\nfold = [\"params\"]\n\
+             [[rule]]\nmatch = [\"/**\"]\nresource = \"/..;x\"",
+            "leasehold.toml:6:12: `rule.resource`: `/..;x` has a segment that is none once the \
+             rule at line 1 has folded it, and a path with such a segment is refused",
+        ),
+        (
             "match = [\"/n/{x}\"]\nresource = \"/m/{x}\"\n\
              [[rule]]\nmatch = [\"/v1/{x}\"]\nresource = \"/n/{x}\"",
             "leasehold.toml:6:12: `rule.resource`: what it names is a URL of the rule at line 1, \
