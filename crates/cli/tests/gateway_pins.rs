@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use common::upstream::{Peer, Upstream, answer};
 use common::{Held, Server, Wire, json, until};
@@ -247,7 +247,7 @@ fn a_write_that_goes_on_moving_may_take_any_time() {
     while began.elapsed().as_millis() < 2500 {
         writer.send("1\r\na\r\n");
         assert_eq!(peer.chunk(), b"a");
-        std::thread::sleep(std::time::Duration::from_millis(600));
+        std::thread::sleep(Duration::from_millis(600));
     }
     writer.send("0\r\n\r\n");
     assert_eq!(peer.chunk(), b"");
@@ -328,6 +328,8 @@ fn a_read_is_sent_again_where_an_idle_connection_was_closed_and_a_write_is_not()
         peer
     };
     let mut peer = warm();
+    // So long a connection has to be idle before it may be closed for that.
+    std::thread::sleep(Duration::from_millis(100));
     let mut reader = server.ask("GET", "/x").start();
     peer.request();
     peer.close();

@@ -25,7 +25,7 @@ const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// What is for one connection only (RFC 9110, section 7.6.1). `Trailer` is not among them: it
 /// announces trailers that go on.
-pub const HOP_BY_HOP: [HeaderName; 10] = [
+pub static HOP_BY_HOP: [HeaderName; 10] = [
     CONNECTION,
     KEEP_ALIVE,
     PROXY,

@@ -9,14 +9,14 @@
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 
 use arc_swap::ArcSwap;
 use http::header::{IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
 use leasehold_core::caller::Permission;
 use leasehold_core::command::{Check, IfList, Presented, Write};
 use leasehold_core::event::WriteResult;
@@ -33,10 +33,11 @@ use crate::body::Body;
 use crate::call::Call;
 use crate::if_header::{self, Condition};
 use crate::lasting::lasting;
+use crate::method::is_safe;
 use crate::rules::Rules;
 use crate::telling::Telling;
 use crate::tokens::{self, malformed};
-use crate::upstream::{Admitted, Answer, BoxFuture, Ending, Execution, Upstream, Witness};
+use crate::upstream::{Admitted, Answer, Ending, Execution, Upstream, Witness};
 
 /// Tells a holder, in the answer to a write, that somebody asks it to let go.
 pub const X_LOCK_REQUESTED_BY: HeaderName = HeaderName::from_static("x-lock-requested-by");
@@ -77,11 +78,11 @@ pub struct Claims {
 /// A write that has been read, whatever it is.
 pub trait Work: Send + 'static {
     /// Everything that it changes, as things stand.
-    fn targets<'a>(&'a self) -> BoxFuture<'a, Vec<Target>>;
+    fn targets(&self) -> impl Future<Output = Vec<Target>> + Send;
 
     /// Carries it out; none where it was not applied because it changes something else than it
     /// was let through for.
-    fn execute<'a>(&'a mut self, admitted: &'a Admitted) -> BoxFuture<'a, Option<Done>>;
+    fn execute(&mut self, admitted: &Admitted) -> impl Future<Output = Option<Done>> + Send;
 }
 
 /// What came of a write that was carried out.
@@ -101,34 +102,23 @@ impl<U: Upstream> Work for Single<U>
 where
     U::Plan: Sync,
 {
-    fn targets<'a>(&'a self) -> BoxFuture<'a, Vec<Target>> {
-        Box::pin(async move {
-            match &self.plan {
-                Some(plan) => self.upstream.targets(plan).await,
-                None => Vec::new(),
-            }
-        })
+    async fn targets(&self) -> Vec<Target> {
+        match &self.plan {
+            Some(plan) => self.upstream.targets(plan).await,
+            None => Vec::new(),
+        }
     }
 
-    fn execute<'a>(&'a mut self, admitted: &'a Admitted) -> BoxFuture<'a, Option<Done>> {
-        Box::pin(async move {
-            match self.upstream.execute(self.plan.take()?, admitted).await {
-                Execution::Ended(answer) => Some(Done { answer, ending: None }),
-                Execution::Answered(answer, ending) => Some(Done { answer, ending: Some(ending) }),
-                Execution::Retarget(plan) => {
-                    self.plan = Some(plan);
-                    None
-                }
+    async fn execute(&mut self, admitted: &Admitted) -> Option<Done> {
+        match self.upstream.execute(self.plan.take()?, admitted).await {
+            Execution::Ended(answer) => Some(Done { answer, ending: None }),
+            Execution::Answered(answer, ending) => Some(Done { answer, ending: Some(ending) }),
+            Execution::Retarget(plan) => {
+                self.plan = Some(plan);
+                None
             }
-        })
+        }
     }
-}
-
-/// Whether a method is safe: such requests always pass (RFC 9110, section 9.2.1, and the reading
-/// methods of WebDAV).
-#[must_use]
-pub fn is_safe(method: &Method) -> bool {
-    matches!(method.as_str(), "GET" | "HEAD" | "OPTIONS" | "PROPFIND" | "REPORT" | "SEARCH")
 }
 
 impl<U: Witness> Guard<U> {
@@ -501,7 +491,7 @@ impl<U: Witness> Guard<U> {
             let admitted = Admitted { admission: permit.admission(), targets, lock };
             let requested = permit.requested().cloned();
             permit.sending();
-            let Ok(ended) = caught(work.execute(&admitted)).await else {
+            let Ok(ended) = caught(pin!(work.execute(&admitted))).await else {
                 // How far it came is not known, and it may still land.
                 self.learn(permit);
                 return Err(broken_off());

@@ -4,12 +4,18 @@
 use http::{HeaderMap, Method, Uri};
 use leasehold_problems::Problem;
 
-use crate::guard::is_safe;
 use crate::rules::{Rule, spelling};
 use crate::tokens::malformed;
 
 /// The fields that frameworks take a method from, in place of that of the request line.
 const OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
+
+/// Whether a method is safe: such requests always pass (RFC 9110, section 9.2.1, and the reading
+/// methods of WebDAV).
+#[must_use]
+pub fn is_safe(method: &Method) -> bool {
+    matches!(method.as_str(), "GET" | "HEAD" | "OPTIONS" | "PROPFIND" | "REPORT" | "SEARCH")
+}
 
 /// Every method that the upstream may take a request for: that of its line, those of the override
 /// fields, and those of the rule's parameter.

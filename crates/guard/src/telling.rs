@@ -19,7 +19,7 @@ use leasehold_engine::{Engine, EngineError, Refused};
 use leasehold_problems::{InTheWay as Told, Name, Problem};
 use serde_json::{Value, json};
 
-use crate::guard::is_safe;
+use crate::method::is_safe;
 use crate::rules::{Asked, Rules};
 use crate::shown::Shown;
 

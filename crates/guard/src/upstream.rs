@@ -104,7 +104,11 @@ pub trait Upstream: Witness {
     type Plan: Send + 'static;
 
     /// Answers a request that only reads.
-    fn read<'a>(&'a self, request: Request<Body>, resource: Resource) -> BoxFuture<'a, Answer>;
+    fn read(
+        &self,
+        request: Request<Body>,
+        resource: Resource,
+    ) -> impl Future<Output = Answer> + Send;
 
     /// Step 0: refuses a write whose header fields or query cannot be read.
     ///
@@ -127,11 +131,11 @@ pub trait Upstream: Witness {
 
     /// Everything that the write changes, as things stand, where its head tells that; none where
     /// its body has to be read.
-    fn targets_by_head<'a>(
-        &'a self,
-        head: &'a Parts,
-        resource: &'a Resource,
-    ) -> BoxFuture<'a, Option<Vec<Target>>>;
+    fn targets_by_head(
+        &self,
+        head: &Parts,
+        resource: &Resource,
+    ) -> impl Future<Output = Option<Vec<Target>>> + Send;
 
     /// Whether a write's head tells everything that it changes, and its body is not read before it
     /// is let through: then it is judged once, when it is admitted.
@@ -140,20 +144,20 @@ pub trait Upstream: Witness {
     }
 
     /// Step 6: reads what it needs of the body.
-    fn plan<'a>(
-        &'a self,
+    fn plan(
+        &self,
         head: Parts,
         resource: Resource,
         body: Body,
-    ) -> BoxFuture<'a, Result<Self::Plan, Box<Problem>>>;
+    ) -> impl Future<Output = Result<Self::Plan, Box<Problem>>> + Send;
 
     /// Everything that the write changes, as things stand.
-    fn targets<'a>(&'a self, plan: &'a Self::Plan) -> BoxFuture<'a, Vec<Target>>;
+    fn targets(&self, plan: &Self::Plan) -> impl Future<Output = Vec<Target>> + Send;
 
     /// Steps 7 and 8, and the write itself.
-    fn execute<'a>(
-        &'a self,
+    fn execute(
+        &self,
         plan: Self::Plan,
-        admitted: &'a Admitted,
-    ) -> BoxFuture<'a, Execution<Self::Plan>>;
+        admitted: &Admitted,
+    ) -> impl Future<Output = Execution<Self::Plan>> + Send;
 }

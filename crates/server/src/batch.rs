@@ -20,7 +20,7 @@ use leasehold_guard::memory::{Memory, SMALL};
 use leasehold_guard::rules::{NoResource, Rules};
 use leasehold_guard::telling::Telling;
 use leasehold_guard::tokens;
-use leasehold_guard::upstream::{Admitted, Answer, BoxFuture, Upstream};
+use leasehold_guard::upstream::{Admitted, Answer, Upstream};
 use leasehold_problems::{Name, Problem};
 use leasehold_upstreams::documents::{BatchEnd, BatchOperation, BatchPlan, Documents};
 use serde_json::{Map, Value, json as value};
@@ -39,28 +39,24 @@ struct Batch {
 }
 
 impl Work for Batch {
-    fn targets<'a>(&'a self) -> BoxFuture<'a, Vec<Target>> {
-        Box::pin(async move {
-            match &self.plan {
-                Some(plan) => self.documents.batch_targets(plan).await,
-                None => Vec::new(),
-            }
-        })
+    async fn targets(&self) -> Vec<Target> {
+        match &self.plan {
+            Some(plan) => self.documents.batch_targets(plan).await,
+            None => Vec::new(),
+        }
     }
 
-    fn execute<'a>(&'a mut self, admitted: &'a Admitted) -> BoxFuture<'a, Option<Done>> {
-        Box::pin(async move {
-            let answer = match self.documents.execute_batch(self.plan.take()?, admitted).await {
-                Ok(answers) => Ok(told(answers, &self.memory)),
-                Err(BatchEnd::Refused(index, problem)) => Err(indexed(index, problem)),
-                Err(BatchEnd::Failed(problem)) => Err(problem),
-                Err(BatchEnd::Retarget(plan)) => {
-                    self.plan = Some(plan);
-                    return None;
-                }
-            };
-            Some(Done { answer, ending: None })
-        })
+    async fn execute(&mut self, admitted: &Admitted) -> Option<Done> {
+        let answer = match self.documents.execute_batch(self.plan.take()?, admitted).await {
+            Ok(answers) => Ok(told(answers, &self.memory)),
+            Err(BatchEnd::Refused(index, problem)) => Err(indexed(index, problem)),
+            Err(BatchEnd::Failed(problem)) => Err(problem),
+            Err(BatchEnd::Retarget(plan)) => {
+                self.plan = Some(plan);
+                return None;
+            }
+        };
+        Some(Done { answer, ending: None })
     }
 }
 

@@ -89,8 +89,8 @@ impl Witness for Behind {
 impl Upstream for Behind {
     type Plan = Plan;
 
-    fn read<'a>(&'a self, request: Request<Body>, resource: Resource) -> BoxFuture<'a, Answer> {
-        either!(self, one => one.read(request, resource))
+    async fn read(&self, request: Request<Body>, resource: Resource) -> Answer {
+        either!(self, one => one.read(request, resource).await)
     }
 
     fn check_syntax(&self, head: &Parts) -> Result<(), Box<Problem>> {
@@ -109,52 +109,44 @@ impl Upstream for Behind {
         either!(self, one => one.early_targets(head, resource))
     }
 
-    fn targets_by_head<'a>(
-        &'a self,
-        head: &'a Parts,
-        resource: &'a Resource,
-    ) -> BoxFuture<'a, Option<Vec<Target>>> {
-        either!(self, one => one.targets_by_head(head, resource))
+    async fn targets_by_head(&self, head: &Parts, resource: &Resource) -> Option<Vec<Target>> {
+        either!(self, one => one.targets_by_head(head, resource).await)
     }
 
     fn is_judged_by_head(&self) -> bool {
         either!(self, one => one.is_judged_by_head())
     }
 
-    fn plan<'a>(
-        &'a self,
+    async fn plan(
+        &self,
         head: Parts,
         resource: Resource,
         body: Body,
-    ) -> BoxFuture<'a, Result<Plan, Box<Problem>>> {
-        Box::pin(async move {
-            match self {
-                Self::Documents(one) => one.plan(head, resource, body).await.map(Plan::Documents),
-                Self::Proxy(one) => one.plan(head, resource, body).await.map(Plan::Proxy),
-            }
-        })
+    ) -> Result<Plan, Box<Problem>> {
+        match self {
+            Self::Documents(one) => one.plan(head, resource, body).await.map(Plan::Documents),
+            Self::Proxy(one) => one.plan(head, resource, body).await.map(Plan::Proxy),
+        }
     }
 
-    fn targets<'a>(&'a self, plan: &'a Plan) -> BoxFuture<'a, Vec<Target>> {
+    async fn targets(&self, plan: &Plan) -> Vec<Target> {
         match (self, plan) {
-            (Self::Documents(one), Plan::Documents(plan)) => one.targets(plan),
-            (Self::Proxy(one), Plan::Proxy(plan)) => one.targets(plan),
+            (Self::Documents(one), Plan::Documents(plan)) => one.targets(plan).await,
+            (Self::Proxy(one), Plan::Proxy(plan)) => one.targets(plan).await,
             _ => unreachable!("a plan is carried out by whoever made it"),
         }
     }
 
-    fn execute<'a>(&'a self, plan: Plan, admitted: &'a Admitted) -> BoxFuture<'a, Execution<Plan>> {
-        Box::pin(async move {
-            match (self, plan) {
-                (Self::Documents(one), Plan::Documents(plan)) => {
-                    again(one.execute(plan, admitted).await, Plan::Documents)
-                }
-                (Self::Proxy(one), Plan::Proxy(plan)) => {
-                    again(one.execute(plan, admitted).await, Plan::Proxy)
-                }
-                _ => unreachable!("a plan is carried out by whoever made it"),
+    async fn execute(&self, plan: Plan, admitted: &Admitted) -> Execution<Plan> {
+        match (self, plan) {
+            (Self::Documents(one), Plan::Documents(plan)) => {
+                again(one.execute(plan, admitted).await, Plan::Documents)
             }
-        })
+            (Self::Proxy(one), Plan::Proxy(plan)) => {
+                again(one.execute(plan, admitted).await, Plan::Proxy)
+            }
+            _ => unreachable!("a plan is carried out by whoever made it"),
+        }
     }
 }
 

@@ -23,6 +23,7 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use leasehold_guard::body::{self, Body};
+use leasehold_guard::method::is_safe;
 use leasehold_problems::{Name, Problem};
 
 use crate::config::IdentityMode;
@@ -230,11 +231,6 @@ fn is_own(origin: &HeaderValue, head: &Parts) -> bool {
     split_authority(own).is_some_and(|(own_host, own_port)| {
         own_host == host && own_port.unwrap_or(default_port(scheme)) == port
     })
-}
-
-/// The methods that are no writes.
-fn is_safe(method: &Method) -> bool {
-    matches!(method.as_str(), "GET" | "HEAD" | "OPTIONS" | "PROPFIND" | "REPORT" | "SEARCH")
 }
 
 fn refusal(what: &str) -> Box<Problem> {

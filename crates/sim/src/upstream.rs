@@ -216,8 +216,8 @@ impl Witness for SimUpstream {
 impl Upstream for SimUpstream {
     type Plan = Plan;
 
-    fn read<'a>(&'a self, _: Request<Body>, _: Resource) -> BoxFuture<'a, Answer> {
-        Box::pin(async { Ok(Response::new(empty())) })
+    async fn read(&self, _: Request<Body>, _: Resource) -> Answer {
+        Ok(Response::new(empty()))
     }
 
     fn check_syntax(&self, _: &Parts) -> Result<(), Box<Problem>> {
@@ -236,60 +236,48 @@ impl Upstream for SimUpstream {
         targets_of(&head.method, resource)
     }
 
-    fn targets_by_head<'a>(
-        &'a self,
-        head: &'a Parts,
-        resource: &'a Resource,
-    ) -> BoxFuture<'a, Option<Vec<Target>>> {
-        Box::pin(async move { Some(targets_of(&head.method, resource)) })
+    async fn targets_by_head(&self, head: &Parts, resource: &Resource) -> Option<Vec<Target>> {
+        Some(targets_of(&head.method, resource))
     }
 
-    fn plan<'a>(
-        &'a self,
-        head: Parts,
-        resource: Resource,
-        _: Body,
-    ) -> BoxFuture<'a, Result<Plan, Box<Problem>>> {
+    async fn plan(&self, head: Parts, resource: Resource, _: Body) -> Result<Plan, Box<Problem>> {
         let call = head.headers.get(CALL).and_then(|value| value.to_str().ok());
         let call = call.and_then(|text| text.parse().ok()).unwrap_or(0);
-        let targets = targets_of(&head.method, &resource);
-        Box::pin(async move { Ok(Plan { call, targets }) })
+        Ok(Plan { call, targets: targets_of(&head.method, &resource) })
     }
 
-    fn targets<'a>(&'a self, plan: &'a Plan) -> BoxFuture<'a, Vec<Target>> {
-        Box::pin(async move { plan.targets.clone() })
+    async fn targets(&self, plan: &Plan) -> Vec<Target> {
+        plan.targets.clone()
     }
 
-    fn execute<'a>(&'a self, plan: Plan, admitted: &'a Admitted) -> BoxFuture<'a, Execution<Plan>> {
-        Box::pin(async move {
-            let act = {
-                let mut state = self.state();
-                state.next += 1;
-                let (write, Plan { call, targets }) = (state.next, plan);
-                let admission = admitted.admission();
-                let underway = Underway { call, targets, admission, is_asked_for: false };
-                state.underway.insert(write, underway);
-                state.begun.push(write);
-                let (reply, act) = oneshot::channel();
-                state.acts.insert(write, reply);
-                act
-            };
-            let answer = |status| {
-                let mut response = Response::new(empty());
-                *response.status_mut() = status;
-                Execution::Ended(Ok(response))
-            };
-            match act.await {
-                Ok(Act::Apply) => answer(StatusCode::NO_CONTENT),
-                Ok(Act::Refuse) => answer(StatusCode::PRECONDITION_FAILED),
-                Ok(Act::FailUnknown) => {
-                    let problem = Problem::new(Name::StorageFailure, "Nobody knows.");
-                    Execution::Ended(Err(Box::new(problem)))
-                }
-                // Without the hook, so that a history with panics does not fill the terminal.
-                Ok(Act::Panic) => std::panic::resume_unwind(Box::new("the upstream panics")),
-                Err(_) => std::future::pending().await,
+    async fn execute(&self, plan: Plan, admitted: &Admitted) -> Execution<Plan> {
+        let act = {
+            let mut state = self.state();
+            state.next += 1;
+            let (write, Plan { call, targets }) = (state.next, plan);
+            let admission = admitted.admission();
+            let underway = Underway { call, targets, admission, is_asked_for: false };
+            state.underway.insert(write, underway);
+            state.begun.push(write);
+            let (reply, act) = oneshot::channel();
+            state.acts.insert(write, reply);
+            act
+        };
+        let answer = |status| {
+            let mut response = Response::new(empty());
+            *response.status_mut() = status;
+            Execution::Ended(Ok(response))
+        };
+        match act.await {
+            Ok(Act::Apply) => answer(StatusCode::NO_CONTENT),
+            Ok(Act::Refuse) => answer(StatusCode::PRECONDITION_FAILED),
+            Ok(Act::FailUnknown) => {
+                let problem = Problem::new(Name::StorageFailure, "Nobody knows.");
+                Execution::Ended(Err(Box::new(problem)))
             }
-        })
+            // Without the hook, so that a history with panics does not fill the terminal.
+            Ok(Act::Panic) => std::panic::resume_unwind(Box::new("the upstream panics")),
+            Err(_) => std::future::pending().await,
+        }
     }
 }

@@ -9,7 +9,7 @@ use http_body::Body as HttpBody;
 use leasehold_core::target::Target;
 use leasehold_guard::body::BoxError;
 use leasehold_guard::guard::{Done, Work};
-use leasehold_guard::upstream::{Admitted, BoxFuture};
+use leasehold_guard::upstream::Admitted;
 use leasehold_problems::{Name, Problem};
 use tower_service::Service;
 use tracing::{Instrument as _, Span};
@@ -43,33 +43,30 @@ where
     B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     R: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    fn targets<'a>(&'a self) -> BoxFuture<'a, Vec<Target>> {
-        let targets = self.targets.clone();
-        Box::pin(async move { targets })
+    fn targets(&self) -> impl Future<Output = Vec<Target>> + Send {
+        std::future::ready(self.targets.clone())
     }
 
-    fn execute<'a>(&'a mut self, admitted: &'a Admitted) -> BoxFuture<'a, Option<Done>> {
-        Box::pin(async move {
-            let (mut head, mut inner) = self.sending.take()?;
-            let body = self.body.take()?;
-            if let Some(lock) = admitted.lock() {
-                head.extensions.insert(MatchedLock::from(lock));
+    async fn execute(&mut self, admitted: &Admitted) -> Option<Done> {
+        let (mut head, mut inner) = self.sending.take()?;
+        let body = self.body.take()?;
+        if let Some(lock) = admitted.lock() {
+            head.extensions.insert(MatchedLock::from(lock));
+        }
+        let request = Request::from_parts(head, body);
+        let handled = async move { inner.call(request).await };
+        match handled.instrument(self.span.clone()).await {
+            Ok(response) => {
+                let (head, body) = response.into_parts();
+                let (body, ending) = self.patience.follow(head.status, boxed(body));
+                Some(Done { answer: Ok(Response::from_parts(head, body)), ending })
             }
-            let request = Request::from_parts(head, body);
-            let handled = async move { inner.call(request).await };
-            match handled.instrument(self.span.clone()).await {
-                Ok(response) => {
-                    let (head, body) = response.into_parts();
-                    let (body, ending) = self.patience.follow(head.status, boxed(body));
-                    Some(Done { answer: Ok(Response::from_parts(head, body)), ending })
-                }
-                Err(error) => {
-                    *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                    let problem = Problem::new(Name::StorageFailure, "The service failed.");
-                    let ending = Box::pin(self.patience.landed_or_not());
-                    Some(Done { answer: Err(Box::new(problem)), ending: Some(ending) })
-                }
+            Err(error) => {
+                *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                let problem = Problem::new(Name::StorageFailure, "The service failed.");
+                let ending = Box::pin(self.patience.landed_or_not());
+                Some(Done { answer: Err(Box::new(problem)), ending: Some(ending) })
             }
-        })
+        }
     }
 }

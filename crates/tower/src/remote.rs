@@ -20,8 +20,7 @@ use leasehold_guard::body::{Body, BoxError, full};
 use leasehold_guard::fields::{
     HOP_BY_HOP, X_LOCK_FENCE, X_LOCK_HOLDER, X_LOCK_ID, decoded, drop_claims,
 };
-use leasehold_guard::guard::is_safe;
-use leasehold_guard::method::methods;
+use leasehold_guard::method::{is_safe, methods};
 use leasehold_guard::rules::Rule;
 use leasehold_problems::{Context, Name, PROBLEM_JSON, Problem};
 use tower_service::Service;

@@ -94,8 +94,8 @@ impl Witness for Double {
 impl Upstream for Double {
     type Plan = Plan;
 
-    fn read<'a>(&'a self, _: Request<Body>, _: Resource) -> BoxFuture<'a, Answer> {
-        Box::pin(async { Ok(Response::new(empty())) })
+    async fn read(&self, _: Request<Body>, _: Resource) -> Answer {
+        Ok(Response::new(empty()))
     }
 
     fn check_syntax(&self, _: &Parts) -> Result<(), Box<Problem>> {
@@ -117,62 +117,54 @@ impl Upstream for Double {
         vec![Target::Content(resource.clone())]
     }
 
-    fn targets_by_head<'a>(
-        &'a self,
-        _: &'a Parts,
-        _: &'a Resource,
-    ) -> BoxFuture<'a, Option<Vec<Target>>> {
-        Box::pin(async { None })
+    async fn targets_by_head(&self, _: &Parts, _: &Resource) -> Option<Vec<Target>> {
+        None
     }
 
-    fn plan<'a>(
-        &'a self,
+    async fn plan(
+        &self,
         head: Parts,
         resource: Resource,
         body: Body,
-    ) -> BoxFuture<'a, Result<Plan, Box<Problem>>> {
-        Box::pin(async move {
-            body.collect().await.unwrap();
+    ) -> Result<Plan, Box<Problem>> {
+        body.collect().await.unwrap();
+        let mut script = self.script.lock().unwrap();
+        script.heads.push(head);
+        let own = vec![Target::Content(resource)];
+        Ok(Plan { targets: script.targets.clone().unwrap_or(own) })
+    }
+
+    async fn targets(&self, plan: &Plan) -> Vec<Target> {
+        plan.targets.clone()
+    }
+
+    async fn execute(&self, _: Plan, admitted: &Admitted) -> Execution<Plan> {
+        let act = {
             let mut script = self.script.lock().unwrap();
-            script.heads.push(head);
-            let own = vec![Target::Content(resource)];
-            Ok(Plan { targets: script.targets.clone().unwrap_or(own) })
-        })
-    }
-
-    fn targets<'a>(&'a self, plan: &'a Plan) -> BoxFuture<'a, Vec<Target>> {
-        Box::pin(async move { plan.targets.clone() })
-    }
-
-    fn execute<'a>(&'a self, _: Plan, admitted: &'a Admitted) -> BoxFuture<'a, Execution<Plan>> {
-        Box::pin(async move {
-            let act = {
-                let mut script = self.script.lock().unwrap();
-                script.executed.push(admitted.admission());
-                script.acts.pop_front().unwrap_or(Act::Answer(204))
-            };
-            let answer = |status| {
-                let mut response = Response::new(empty());
-                *response.status_mut() = StatusCode::from_u16(status).unwrap();
-                Execution::Ended(Ok(response))
-            };
-            match act {
-                Act::Answer(status) => answer(status),
-                Act::AnswerLater(status) => {
-                    self.go.acquire().await.unwrap().forget();
-                    answer(status)
-                }
-                Act::Panic => panic!("a test"),
-                Act::PanicLater => {
-                    self.go.acquire().await.unwrap().forget();
-                    panic!("a test")
-                }
-                Act::StorageFailure => {
-                    Execution::Ended(Err(Box::new(Problem::new(Name::StorageFailure, "no"))))
-                }
-                Act::Retarget(targets) => Execution::Retarget(Plan { targets }),
+            script.executed.push(admitted.admission());
+            script.acts.pop_front().unwrap_or(Act::Answer(204))
+        };
+        let answer = |status| {
+            let mut response = Response::new(empty());
+            *response.status_mut() = StatusCode::from_u16(status).unwrap();
+            Execution::Ended(Ok(response))
+        };
+        match act {
+            Act::Answer(status) => answer(status),
+            Act::AnswerLater(status) => {
+                self.go.acquire().await.unwrap().forget();
+                answer(status)
             }
-        })
+            Act::Panic => panic!("a test"),
+            Act::PanicLater => {
+                self.go.acquire().await.unwrap().forget();
+                panic!("a test")
+            }
+            Act::StorageFailure => {
+                Execution::Ended(Err(Box::new(Problem::new(Name::StorageFailure, "no"))))
+            }
+            Act::Retarget(targets) => Execution::Retarget(Plan { targets }),
+        }
     }
 }
 

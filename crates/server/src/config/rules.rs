@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::Method;
 use leasehold_core::pattern::Pattern;
 use leasehold_faces::json_api::endpoint::is_reserved_name;
-use leasehold_guard::guard::is_safe;
+use leasehold_guard::method::is_safe;
 use leasehold_guard::rules::spelling::Fold;
 use leasehold_guard::rules::{Read, Rule, Rules};
 use toml::de::DeValue;

@@ -381,8 +381,8 @@ impl Witness for Documents {
 impl Upstream for Documents {
     type Plan = Plan;
 
-    fn read<'a>(&'a self, request: Request<Body>, resource: Resource) -> BoxFuture<'a, Answer> {
-        Box::pin(self.ask(request, resource))
+    async fn read(&self, request: Request<Body>, resource: Resource) -> Answer {
+        self.ask(request, resource).await
     }
 
     fn check_syntax(&self, head: &Parts) -> Result<(), Box<Problem>> {
@@ -403,49 +403,41 @@ impl Upstream for Documents {
         plan::early_targets(&head.method, resource)
     }
 
-    fn targets_by_head<'a>(
-        &'a self,
-        head: &'a Parts,
-        resource: &'a Resource,
-    ) -> BoxFuture<'a, Option<Vec<Target>>> {
-        Box::pin(async move {
-            let (method, asked) = (head.method.clone(), resource.clone());
-            let named = self
-                .readers
-                .ask(move |connection| plan::needed_by_head(connection, &method, &asked))
-                .await;
-            // The write itself will meet the same failure.
-            named.ok().flatten()
-        })
+    async fn targets_by_head(&self, head: &Parts, resource: &Resource) -> Option<Vec<Target>> {
+        let (method, asked) = (head.method.clone(), resource.clone());
+        let named = self
+            .readers
+            .ask(move |connection| plan::needed_by_head(connection, &method, &asked))
+            .await;
+        // The write itself will meet the same failure.
+        named.ok().flatten()
     }
 
-    fn plan<'a>(
-        &'a self,
+    async fn plan(
+        &self,
         head: Parts,
         resource: Resource,
         body: Body,
-    ) -> BoxFuture<'a, Result<Plan, Box<Problem>>> {
-        Box::pin(self.understand(head, resource, body))
+    ) -> Result<Plan, Box<Problem>> {
+        self.understand(head, resource, body).await
     }
 
-    fn targets<'a>(&'a self, plan: &'a Plan) -> BoxFuture<'a, Vec<Target>> {
-        Box::pin(async move {
-            // What a patch changes does not depend on what is there.
-            if matches!(plan.change, Change::Patch { .. }) {
-                return plan.possible();
-            }
-            // A clone of a plan shares its body.
-            let asked = plan.clone();
-            match self.readers.ask(move |connection| asked.needed(connection)).await {
-                Ok(targets) => targets,
-                // Nothing is left out; the write itself will meet the same failure.
-                Err(_) => plan.possible(),
-            }
-        })
+    async fn targets(&self, plan: &Plan) -> Vec<Target> {
+        // What a patch changes does not depend on what is there.
+        if matches!(plan.change, Change::Patch { .. }) {
+            return plan.possible();
+        }
+        // A clone of a plan shares its body.
+        let asked = plan.clone();
+        match self.readers.ask(move |connection| asked.needed(connection)).await {
+            Ok(targets) => targets,
+            // Nothing is left out; the write itself will meet the same failure.
+            Err(_) => plan.possible(),
+        }
     }
 
-    fn execute<'a>(&'a self, plan: Plan, admitted: &'a Admitted) -> BoxFuture<'a, Execution<Plan>> {
+    async fn execute(&self, plan: Plan, admitted: &Admitted) -> Execution<Plan> {
         let covers = |target: &Target| admitted.covers(target);
-        Box::pin(async move { self.apply(plan, &covers, admitted.admission()).await })
+        self.apply(plan, &covers, admitted.admission()).await
     }
 }

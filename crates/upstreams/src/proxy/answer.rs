@@ -69,14 +69,11 @@ struct Running {
 }
 
 impl AnswerBody {
-    pub(super) fn new(
-        shared: &Arc<Shared>,
-        begun: Begun,
-        follower: Option<oneshot::Sender<Ended>>,
-    ) -> (http::response::Parts, Self) {
+    pub(super) fn new(shared: &Arc<Shared>, begun: Begun) -> (http::response::Parts, Self) {
         let Begun { response, lease, pace, way } = begun;
         let (head, body) = response.into_parts();
-        let running = Running { shared: shared.clone(), site: way.site, lease, pace, follower };
+        let running =
+            Running { shared: shared.clone(), site: way.site, lease, pace, follower: None };
         let silence = way.timeout;
         let mut answer = Self {
             body: Some(body),
@@ -92,9 +89,12 @@ impl AnswerBody {
         (head, answer)
     }
 
-    /// Whether all of it has come.
-    pub(super) fn has_ended(&self) -> bool {
-        self.running.is_none()
+    /// Says how it ends, where it has not; from then on it goes on to its end without its client.
+    pub(super) fn follow(&mut self) -> Option<oneshot::Receiver<Ended>> {
+        let running = self.running.as_mut()?;
+        let (follower, ended) = oneshot::channel();
+        running.follower = Some(follower);
+        Some(ended)
     }
 
     fn finish_at_end(&mut self) {

@@ -3,10 +3,10 @@
 //! What always holds: a request goes out at most once, but for two cases. It is sent on another
 //! connection where hyper gives it back, which it does only before the first byte of it was
 //! written. And a reading request without a body is sent once more where a connection that had
-//! been idle turned out to be closed.
+//! been idle for a while turned out to be closed.
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use leasehold_core::sabotage::{self, Mistake};
 use leasehold_guard::body::{Body, empty};
-use tokio::time::sleep_until;
+use tokio::time::Sleep;
 
 use super::Shared;
 use super::fault::{Failure, Fault};
@@ -34,10 +34,11 @@ pub(super) struct Begun {
 }
 
 impl Shared {
-    /// Sends a request. `is_safe`: its method is.
+    /// Sends a request. `is_safe`: its method is. The head is boxed because each future on its way
+    /// here has room for it.
     pub(super) async fn send(
         &self,
-        head: Parts,
+        head: Box<Parts>,
         body: Body,
         way: Way,
         is_safe: bool,
@@ -55,25 +56,26 @@ impl Shared {
     }
 }
 
-async fn sent(mut head: Parts, body: Body, way: Way, is_safe: bool) -> Result<Begun, Failure> {
+async fn sent(mut head: Box<Parts>, body: Body, way: Way, is_safe: bool) -> Result<Begun, Failure> {
     if !body.is_end_stream() && body.size_hint().exact().is_none() {
         // hyper takes a GET or a HEAD to have no body, unless its head says so.
         head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    let (body, mut pace) = Outgoing::new(body);
+    let (mut body, mut pace) = Outgoing::new(body);
     let may_repeat = (is_safe || sabotage::is(Mistake::RepeatWrite)) && pace.stage() == Stage::Done;
     let most_idle = if may_repeat { FOR_READS } else { FOR_WRITES };
-    let mut request = Request::from_parts(head, body);
     let mut wants_fresh = false;
     loop {
         let pooled = if wants_fresh { None } else { way.site.pool.take(most_idle) };
         let mut lease = match pooled {
             Some(lease) => lease,
-            None => connect(&way).await?,
+            // Boxed: few requests connect, and each has room for what is not.
+            None => Box::pin(connect(&way)).await?,
         };
-        let copy = (may_repeat && lease.is_reused).then(|| copy_of(&request));
-        let sending = lease.sender.try_send_request(request);
-        let mut error = match within(way.timeout, &pace, sending).await {
+        let copy = (may_repeat && lease.may_be_closing()).then(|| Box::new(copy_of(&head)));
+        let sending = lease.sender.try_send_request(Request::from_parts(*head, body));
+        let timer = lease.timer(pace.deadline(way.timeout));
+        let mut error = match within(way.timeout, &pace, timer, sending).await {
             Some(Ok(response)) => return Ok(Begun { response, lease, pace, way }),
             Some(Err(error)) => error,
             None => {
@@ -82,16 +84,18 @@ async fn sent(mut head: Parts, body: Body, way: Way, is_safe: bool) -> Result<Be
             }
         };
         if let Some(unsent) = error.take_message()
-            && lease.is_reused
+            && lease.idle_for.is_some()
         {
-            request = unsent;
+            let (parts, same) = unsent.into_parts();
+            (head, body) = (Box::new(parts), same);
             continue;
         }
         let error = error.into_error();
         if let Some(copy) = copy
             && !error.is_parse()
         {
-            (request, pace) = copy;
+            head = copy;
+            (body, pace) = Outgoing::new(empty());
             wants_fresh = true;
             continue;
         }
@@ -115,19 +119,24 @@ async fn connect(way: &Way) -> Result<Lease, Failure> {
     Lease::begin(stream).await.map_err(|error| refused(Fault::Connect, chain(&error)))
 }
 
-fn copy_of(request: &Request<Outgoing>) -> (Request<Outgoing>, Arc<Pace>) {
-    let (body, pace) = Outgoing::new(empty());
-    let mut copy = Request::new(body);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    (copy, pace)
+/// A head that is sent like `head`.
+fn copy_of(head: &Parts) -> Parts {
+    let (mut copy, ()) = Request::new(()).into_parts();
+    copy.method = head.method.clone();
+    copy.uri = head.uri.clone();
+    copy.headers = head.headers.clone();
+    copy
 }
 
-/// What a future gives, unless the upstream is silent for so long before.
-async fn within<F: Future>(silence: Duration, pace: &Pace, future: F) -> Option<F::Output> {
+/// What a future gives, unless the upstream is silent for so long before. `timer` rings when that
+/// may be.
+async fn within<F: Future>(
+    silence: Duration,
+    pace: &Pace,
+    mut timer: Pin<&mut Sleep>,
+    future: F,
+) -> Option<F::Output> {
     let mut future = pin!(future);
-    let mut timer = pin!(sleep_until(pace.deadline(silence)));
     loop {
         tokio::select! {
             biased;

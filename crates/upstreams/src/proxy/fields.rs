@@ -29,6 +29,10 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
+/// What says who came, and for what.
+static FORWARDING: [HeaderName; 4] =
+    [FORWARDED, X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST];
+
 /// Makes a request's head that of the request to the upstream. `upgrade` is what its client may
 /// change the connection to.
 pub fn outgoing(
@@ -128,6 +132,10 @@ fn members<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item 
 }
 
 fn drop_hop_by_hop(headers: &mut HeaderMap) {
+    // Most heads have none, and one look at each field costs less than a search for each of these.
+    if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        return;
+    }
     let named: Vec<HeaderName> =
         members(headers, &CONNECTION).filter_map(|name| name.parse().ok()).collect();
     for name in named.iter().chain(&HOP_BY_HOP) {
@@ -164,35 +172,50 @@ fn host_of(uri: &Uri, headers: &HeaderMap, upstream: &str) -> HeaderValue {
 }
 
 fn forwarded(headers: &mut HeaderMap, arrival: &Arrival, host: &HeaderValue) {
-    if !arrival.is_trusted {
-        for name in [FORWARDED, X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST] {
+    let mut is_said = headers.keys().any(|name| FORWARDING.contains(name));
+    if is_said && !arrival.is_trusted {
+        for name in &FORWARDING {
             headers.remove(name);
         }
+        is_said = false;
     }
     let scheme = if arrival.is_https { "https" } else { "http" };
-    let is_v6 = arrival.peer.contains(':');
-    let node = if is_v6 { format!("\"[{}]\"", arrival.peer) } else { arrival.peer.to_string() };
-    let mut element = format!("for={node};proto={scheme}");
-    if let Ok(host) = host.to_str()
-        && !host.is_empty()
-        && !host.contains(['"', '\\'])
-    {
-        element.push_str(&format!(";host=\"{host}\""));
-    }
+    let element = element(&arrival.peer, scheme, host);
     for (name, value) in [(FORWARDED, element.as_str()), (X_FORWARDED_FOR, &arrival.peer)] {
-        let before: Vec<&str> = members(headers, &name).collect();
+        let before: Vec<&str> =
+            if is_said { members(headers, &name).collect() } else { Vec::new() };
         let list = if before.is_empty() {
-            value.to_owned()
+            HeaderValue::from_str(value)
         } else {
-            format!("{}, {value}", before.join(", "))
+            HeaderValue::from_str(&format!("{}, {value}", before.join(", ")))
         };
-        if let Ok(list) = HeaderValue::from_str(&list) {
+        if let Ok(list) = list {
             headers.insert(name, list);
         }
     }
     // What the first proxy was asked for, where that one's word counts.
     headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(scheme));
     headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
+}
+
+/// What is added to `Forwarded` (RFC 7239, section 4).
+fn element(peer: &str, scheme: &str, host: &HeaderValue) -> String {
+    // With room for all of it.
+    let mut element = String::with_capacity(32 + peer.len() + host.len());
+    let is_v6 = peer.contains(':');
+    let (before, after) = if is_v6 { ("for=\"[", "]\"") } else { ("for=", "") };
+    for part in [before, peer, after, ";proto=", scheme] {
+        element.push_str(part);
+    }
+    if let Ok(host) = host.to_str()
+        && !host.is_empty()
+        && !host.contains(['"', '\\'])
+    {
+        for part in [";host=\"", host, "\""] {
+            element.push_str(part);
+        }
+    }
+    element
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ use std::time::Duration;
 use http::header::IF_MATCH;
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
-use http_body_util::BodyExt as _;
+use http_body_util::BodyExt;
 use hyper::upgrade::OnUpgrade;
 use leasehold_core::event::WriteResult;
 use leasehold_core::ids::Seq;
@@ -44,7 +44,7 @@ use leasehold_guard::body::{Body, empty};
 use leasehold_guard::targets::{ByRules, by_head};
 use leasehold_guard::upstream::{Admitted, Answer, BoxFuture, Execution, Upstream, Witness};
 use leasehold_problems::{Name, Problem};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -110,7 +110,8 @@ struct Shared {
 
 /// A write, as it came.
 pub struct Plan {
-    head: Parts,
+    /// Boxed: each future that the write is handed on to has room for it.
+    head: Box<Parts>,
     resource: Resource,
     /// A body can be sent between threads, not shared; nobody asks for it before its turn.
     body: Mutex<Body>,
@@ -155,7 +156,8 @@ impl Proxy {
     /// Why the upstream has not answered.
     pub async fn pass_on(&self, request: Request<Body>) -> Answer {
         let shared = &self.shared;
-        let (mut head, body) = request.into_parts();
+        let (head, body) = request.into_parts();
+        let mut head = Box::new(head);
         let client = head.extensions.remove::<OnUpgrade>();
         let asked = fields::upgrade(&head.method, &head.headers).filter(|_| client.is_some());
         let way = shared.sites.way(&head)?;
@@ -166,8 +168,7 @@ impl Proxy {
         if begun.response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return self.switch(begun, client.zip(asked)).map_err(told)?;
         }
-        let (response, _) = answered(shared, begun, None);
-        Ok(response)
+        Ok(answered(shared, begun).map(BodyExt::boxed_unsync))
     }
 
     fn switch(
@@ -215,12 +216,13 @@ impl Proxy {
         let (timeout, drain_time) = (way.timeout, shared.options.drain_time);
         match shared.send(head, body, way, false).await {
             Ok(begun) => {
-                let (follower, ended) = oneshot::channel();
-                let (response, has_ended) = answered(shared, begun, Some(follower));
+                let mut response = answered(shared, begun);
                 let result = WriteResult::Answered(response.status().as_u16());
-                if has_ended || sabotage::is(Mistake::EndAtHead) {
+                let ended = response.body_mut().follow();
+                let response = response.map(BodyExt::boxed_unsync);
+                let Some(ended) = ended.filter(|_| !sabotage::is(Mistake::EndAtHead)) else {
                     return Execution::Ended(Ok(response));
-                }
+                };
                 let ending = async move {
                     match ended.await {
                         Ok(Ended::Whole) => result,
@@ -246,20 +248,15 @@ fn not_sent(problem: Box<Problem>) -> Execution<Plan> {
     Execution::Answered(Err(problem), Box::pin(async { WriteResult::NotSent }))
 }
 
-/// The answer as the client gets it, and whether it has ended already.
-fn answered(
-    shared: &Arc<Shared>,
-    begun: Begun,
-    follower: Option<oneshot::Sender<Ended>>,
-) -> (Response<Body>, bool) {
-    let (mut head, body) = AnswerBody::new(shared, begun, follower);
+/// The answer as the client gets it.
+fn answered(shared: &Arc<Shared>, begun: Begun) -> Response<AnswerBody> {
+    let (mut head, body) = AnswerBody::new(shared, begun);
     fields::incoming(&mut head.headers, head.version);
     // hyper's own notes on the connection it came by.
     head.extensions.clear();
     head.extensions.insert(Streamed);
     head.version = http::Version::HTTP_11;
-    let has_ended = body.has_ended();
-    (Response::from_parts(head, body.boxed_unsync()), has_ended)
+    Response::from_parts(head, body)
 }
 
 /// Waits until nothing of a write can land any more whose answer was not seen.
@@ -292,8 +289,8 @@ impl Witness for Proxy {
 impl Upstream for Proxy {
     type Plan = Plan;
 
-    fn read<'a>(&'a self, request: Request<Body>, _: Resource) -> BoxFuture<'a, Answer> {
-        Box::pin(self.pass_on(request))
+    async fn read(&self, request: Request<Body>, _: Resource) -> Answer {
+        self.pass_on(request).await
     }
 
     fn check_syntax(&self, _: &Parts) -> Result<(), Box<Problem>> {
@@ -315,32 +312,28 @@ impl Upstream for Proxy {
         }
     }
 
-    fn targets_by_head<'a>(
-        &'a self,
-        head: &'a Parts,
-        resource: &'a Resource,
-    ) -> BoxFuture<'a, Option<Vec<Target>>> {
-        Box::pin(async { Some(self.early_targets(head, resource)) })
+    async fn targets_by_head(&self, head: &Parts, resource: &Resource) -> Option<Vec<Target>> {
+        Some(self.early_targets(head, resource))
     }
 
     fn is_judged_by_head(&self) -> bool {
         true
     }
 
-    fn plan<'a>(
-        &'a self,
+    async fn plan(
+        &self,
         head: Parts,
         resource: Resource,
         body: Body,
-    ) -> BoxFuture<'a, Result<Plan, Box<Problem>>> {
-        Box::pin(async { Ok(Plan { head, resource, body: Mutex::new(body) }) })
+    ) -> Result<Plan, Box<Problem>> {
+        Ok(Plan { head: Box::new(head), resource, body: Mutex::new(body) })
     }
 
-    fn targets<'a>(&'a self, plan: &'a Plan) -> BoxFuture<'a, Vec<Target>> {
-        Box::pin(async { self.early_targets(&plan.head, &plan.resource) })
+    async fn targets(&self, plan: &Plan) -> Vec<Target> {
+        self.early_targets(&plan.head, &plan.resource)
     }
 
-    fn execute<'a>(&'a self, plan: Plan, admitted: &'a Admitted) -> BoxFuture<'a, Execution<Plan>> {
-        Box::pin(self.write(plan, admitted))
+    async fn execute(&self, plan: Plan, admitted: &Admitted) -> Execution<Plan> {
+        self.write(plan, admitted).await
     }
 }

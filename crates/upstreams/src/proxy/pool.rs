@@ -4,13 +4,15 @@
 //! must be known whether a connection has been closed before the drain time runs, and a write
 //! goes out on no connection that has been idle for long, which the upstream may be closing.
 
+use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use leasehold_core::sabotage::{self, Mistake};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::connect::Stream;
 use super::pace::Outgoing;
@@ -26,13 +28,18 @@ pub(super) const FOR_READS: Duration = Duration::from_secs(30);
 /// read.
 pub(super) const FOR_WRITES: Duration = Duration::from_secs(1);
 
+/// After how long without a request a server may be closing a connection for that.
+const MAY_CLOSE: Duration = Duration::from_millis(100);
+
 /// A connection. Dropped, it is closed.
 pub(super) struct Lease {
     pub(super) sender: SendRequest<Outgoing>,
     /// None once it was told to close.
     task: Option<JoinHandle<()>>,
-    /// Whether it has carried a request before.
-    pub(super) is_reused: bool,
+    /// How long it was idle, where it has carried a request before.
+    pub(super) idle_for: Option<Duration>,
+    /// For its exchanges, one after the other: one that stands already is put off at no cost.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Lease {
@@ -43,7 +50,20 @@ impl Lease {
                 tracing::debug!(%error, "a connection to the upstream ended");
             }
         });
-        Ok(Self { sender, task: Some(task), is_reused: false })
+        Ok(Self { sender, task: Some(task), idle_for: None, timer: None })
+    }
+
+    /// Its timer, which rings at `deadline`.
+    pub(super) fn timer(&mut self, deadline: Instant) -> Pin<&mut Sleep> {
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        timer.as_mut().reset(deadline);
+        timer.as_mut()
+    }
+
+    /// Whether a request can meet the close of a connection that was idle.
+    pub(super) fn may_be_closing(&self) -> bool {
+        let was_idle = |idle_for| MAY_CLOSE <= idle_for || sabotage::is(Mistake::RepeatWrite);
+        self.idle_for.is_some_and(was_idle)
     }
 
     /// Closes the connection; it is closed when what this gives has ended.
@@ -82,18 +102,20 @@ impl Pool {
     /// A connection that has been idle for no longer than `most`.
     pub(super) fn take(&self, most: Duration) -> Option<Lease> {
         let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
         let mut at = idle.len();
         while let Some(before) = at.checked_sub(1) {
             at = before;
             let found = &idle[at];
-            if found.lease.sender.is_closed() || FOR_READS < found.since.elapsed() {
+            let idle_for = now.duration_since(found.since);
+            if found.lease.sender.is_closed() || FOR_READS < idle_for {
                 idle.remove(at);
-            } else if most < found.since.elapsed() {
+            } else if most < idle_for {
                 // All before it have been idle for longer.
                 return None;
             } else if found.lease.sender.is_ready() {
                 let mut lease = idle.remove(at).lease;
-                lease.is_reused = true;
+                lease.idle_for = Some(idle_for);
                 return Some(lease);
             }
         }

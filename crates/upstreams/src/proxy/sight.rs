@@ -89,7 +89,7 @@ impl Proxy {
         url: &str,
     ) -> Result<Response<()>, Box<Problem>> {
         let shared = &self.shared;
-        let mut head = credentials.head.clone();
+        let mut head = Box::new(credentials.head.clone());
         head.method = method.clone();
         head.uri = url.parse::<Uri>().map_err(|_| {
             let detail = format!("{url} cannot be asked for at the upstream.");
@@ -101,9 +101,8 @@ impl Proxy {
         fields::outgoing(&mut head, &way.site.authority, None, None);
         let begun = shared.send(head, empty(), way, true).await;
         let begun = begun.map_err(|failure| unanswered(&failure, url, timeout))?;
-        let (response, _) = answered(shared, begun, None);
         // Whatever body it has is not read: the connection is closed, or free again.
-        Ok(response.map(drop))
+        Ok(answered(shared, begun).map(drop))
     }
 }
 

@@ -42,7 +42,14 @@ pub(super) struct Sites {
     default: Option<Arc<str>>,
     timeout: Duration,
     dial: Option<Arc<dyn Dial>>,
-    known: ArcSwap<HashMap<Arc<str>, Arc<Site>>>,
+    known: ArcSwap<Known>,
+}
+
+#[derive(Clone, Default)]
+struct Known {
+    by_name: HashMap<Arc<str>, Arc<Site>>,
+    /// The one for everything.
+    default: Option<Arc<Site>>,
 }
 
 impl Sites {
@@ -61,18 +68,20 @@ impl Sites {
         origins: &[Origin],
         tls: Option<&Arc<ClientConfig>>,
     ) -> Result<(), TlsError> {
-        let mut known = HashMap::clone(&self.known.load());
+        let mut known = Known::clone(&self.known.load());
         for origin in origins {
             let name: Arc<str> = Arc::from(origin.to_string());
-            if origin.is_https() || !known.contains_key(&name) {
+            if origin.is_https() || !known.by_name.contains_key(&name) {
                 let site = Site {
                     authority: origin.authority().to_owned(),
                     connector: Connector::new(origin, tls.cloned(), self.dial.clone())?,
                     pool: Pool::default(),
                 };
-                known.insert(name, Arc::new(site));
+                known.by_name.insert(name, Arc::new(site));
             }
         }
+        let default = self.default.as_ref().and_then(|name| known.by_name.get(name));
+        known.default = default.cloned();
         self.known.store(Arc::new(known));
         Ok(())
     }
@@ -80,9 +89,13 @@ impl Sites {
     /// Where the request with this head goes.
     pub(super) fn way(&self, head: &Parts) -> Result<Way, Box<Problem>> {
         let route = head.extensions.get::<Route>();
-        let name = route.and_then(|route| route.upstream.as_ref()).or(self.default.as_ref());
         let timeout = route.and_then(|route| route.timeout).unwrap_or(self.timeout);
-        match name.and_then(|name| self.known.load().get(name).cloned()) {
+        let known = self.known.load();
+        let site = match route.and_then(|route| route.upstream.as_ref()) {
+            Some(name) => known.by_name.get(name),
+            None => known.default.as_ref(),
+        };
+        match site.cloned() {
             Some(site) => Ok(Way { site, timeout }),
             None => Err(Box::new(Problem::new(
                 Name::NotFound,
@@ -93,6 +106,6 @@ impl Sites {
 
     /// Closes what has been idle for too long.
     pub(super) fn tidy(&self) {
-        self.known.load().values().for_each(|site| site.pool.tidy());
+        self.known.load().by_name.values().for_each(|site| site.pool.tidy());
     }
 }
