@@ -14,11 +14,10 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use arc_swap::ArcSwap;
-use http::header::{IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use leasehold_core::caller::Permission;
-use leasehold_core::command::{Check, IfList, Presented, Write};
+use leasehold_core::command::Write;
 use leasehold_core::event::WriteResult;
 use leasehold_core::lock::{Dialect, LetGo};
 use leasehold_core::refusal::WriteRefusal;
@@ -31,12 +30,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::body::Body;
 use crate::call::Call;
-use crate::if_header::{self, Condition};
+use crate::claims::{Claims, Reading};
 use crate::lasting::lasting;
 use crate::method::is_safe;
 use crate::rules::Rules;
 use crate::telling::Telling;
-use crate::tokens::{self, malformed};
+use crate::tokens::malformed;
 use crate::upstream::{Admitted, Answer, Ending, Execution, Upstream, Witness};
 
 /// Tells a holder, in the answer to a write, that somebody asks it to let go.
@@ -62,17 +61,6 @@ impl<U> Clone for Guard<U> {
     fn clone(&self) -> Self {
         Self { shared: self.shared.clone() }
     }
-}
-
-/// What a request says of locks and preconditions.
-#[derive(Clone, Debug, Default)]
-pub struct Claims {
-    /// The tokens presented, those of an `If` header not among them.
-    pub tokens: Vec<Presented>,
-    /// The lists of its `If` header.
-    pub conditions: Vec<IfList>,
-    /// Whether it has a precondition of RFC 9110.
-    pub has_precondition: bool,
 }
 
 /// A write that has been read, whatever it is.
@@ -262,11 +250,7 @@ impl<U: Witness> Guard<U> {
     /// # Errors
     /// `400` that names the field.
     pub fn check_claims(&self, headers: &HeaderMap) -> Result<(), Box<Problem>> {
-        tokens::presented(&self.shared.engine, headers)?;
-        for list in if_header::parse(headers)? {
-            list.tag.map(|tag| self.tagged(tag)).transpose()?;
-        }
-        Ok(())
+        self.reading().check(headers)
     }
 
     /// What a request says of locks and preconditions. Where the `If` header was true by an entity
@@ -281,82 +265,12 @@ impl<U: Witness> Guard<U> {
         head: &mut Parts,
         resource: &Resource,
     ) -> Result<Claims, Box<Problem>> {
-        let engine = &self.shared.engine;
-        let tokens = tokens::presented(engine, &head.headers)?;
-        let mut etag_of_target = None;
-        let conditions =
-            self.conditions(call, &head.headers, resource, &mut etag_of_target).await?;
-        if let Some(etag) = etag_of_target
-            && leaves_room_for(&head.headers, &etag)
-            && let Ok(value) = HeaderValue::from_str(&etag)
-        {
-            head.headers.insert(IF_MATCH, value);
-        }
-        let has = |name| head.headers.contains_key(name);
-        let has_precondition = has(IF_MATCH) || has(IF_NONE_MATCH) || has(IF_UNMODIFIED_SINCE);
-        Ok(Claims { tokens, conditions, has_precondition })
+        self.reading().claims(call, head, resource).await
     }
 
-    /// The resource that a tag of an `If` header names: the path counts, the host does not, because
-    /// a proxy may have changed it.
-    fn tagged(&self, tag: &str) -> Result<Resource, Box<Problem>> {
-        let broken = || malformed("If", "The If header names something that is no resource.");
-        let rules = self.shared.rules.load();
-        let located = if tag.starts_with('/') {
-            rules.locate_text(tag)
-        } else {
-            let uri: Uri = tag.parse().map_err(|_| broken())?;
-            let path = Resource::parse(uri.path()).map_err(|_| broken())?;
-            rules.locate(&path, uri.query())
-        };
-        located.map(|located| located.resource).map_err(|_| broken())
-    }
-
-    async fn conditions(
-        &self,
-        call: &Call,
-        headers: &HeaderMap,
-        target: &Resource,
-        etag_of_target: &mut Option<String>,
-    ) -> Result<Vec<IfList>, Box<Problem>> {
-        let mut lists = Vec::new();
-        // Each resource is asked once, so that no two lists judge by different moments.
-        let mut known: Vec<(Resource, Option<String>)> = Vec::new();
-        for list in if_header::parse(headers)? {
-            let resource = match list.tag {
-                None => target.clone(),
-                Some(tag) => self.tagged(tag)?,
-            };
-            let mut checks = Vec::with_capacity(list.conditions.len());
-            for (negated, condition) in list.conditions {
-                let check = match condition {
-                    Condition::Token("DAV:no-lock") => Check::Known(false),
-                    Condition::Token(uri) => Check::Token(tokens::read(&self.shared.engine, uri)),
-                    Condition::Etag(etag) => {
-                        let at = match known.iter().position(|(each, _)| *each == resource) {
-                            Some(at) => at,
-                            None => {
-                                if resource != *target {
-                                    call.need(Permission::Read, &resource)?;
-                                }
-                                let current = self.shared.upstream.etag(&resource).await?;
-                                known.push((resource.clone(), current));
-                                known.len() - 1
-                            }
-                        };
-                        let current = &known[at].1;
-                        let same = current.as_deref() == Some(etag);
-                        if same && !negated && resource == *target {
-                            etag_of_target.clone_from(current);
-                        }
-                        Check::Known(same)
-                    }
-                };
-                checks.push((negated, check));
-            }
-            lists.push(IfList { resource, checks });
-        }
-        Ok(lists)
+    fn reading(&self) -> Reading<'_, U> {
+        let Shared { engine, upstream, rules, .. } = self.shared.as_ref();
+        Reading { engine, rules, upstream }
     }
 
     /// A write as the table judges it.
@@ -586,18 +500,6 @@ async fn caught<F: Future + Unpin>(mut future: F) -> Result<F::Output, ()> {
         }
     })
     .await
-}
-
-/// Whether `If-Match` with this tag alone asks for no less than the `If-Match` that was sent: one
-/// that does not name the tag is false as it is.
-fn leaves_room_for(headers: &HeaderMap, etag: &str) -> bool {
-    let mut sent = headers.get_all(IF_MATCH).iter().peekable();
-    sent.peek().is_none()
-        || sent.any(|value| {
-            value.to_str().is_ok_and(|text| {
-                text.split(',').map(str::trim).any(|tag| tag == "*" || tag == etag)
-            })
-        })
 }
 
 /// How a write ended; none while nobody can tell.

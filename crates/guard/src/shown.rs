@@ -3,15 +3,15 @@
 //! It is written as JSON straight from the lock: grants are the server's most frequent answer, and
 //! a tree of values in between costs more than the lock table's own work.
 
+use std::time::Duration;
+
 use leasehold_core::json;
 use leasehold_core::lock::{Json, Lock};
 use leasehold_core::resource::Resource;
 use leasehold_core::time::WallTime;
 use serde::ser::{Error as _, Serialize, Serializer};
-use serde_json::json;
 use serde_json::value::RawValue;
-
-use crate::telling::{requested_by, seconds};
+use serde_json::{Value, json};
 
 /// A lock as somebody is shown it. Made by [`crate::telling::Telling::lock`]: never with a token
 /// unless one is put in.
@@ -156,5 +156,22 @@ impl Serialize for Shown<'_> {
         self.write_json(&mut text).map_err(S::Error::custom)?;
         let text: &RawValue = serde_json::from_slice(&text).map_err(S::Error::custom)?;
         text.serialize(serializer)
+    }
+}
+
+/// Who asked the holder to let go, if somebody did.
+fn requested_by(lock: &Lock) -> Option<Value> {
+    lock.requested
+        .as_ref()
+        .map(|let_go| json!({ "by": let_go.by, "message": let_go.message, "at": let_go.at }))
+}
+
+/// Milliseconds as seconds: a whole number where it is one.
+#[must_use]
+pub fn seconds(ms: u64) -> Value {
+    if ms.is_multiple_of(1000) {
+        (ms / 1000).into()
+    } else {
+        Duration::from_millis(ms).as_secs_f64().into()
     }
 }

@@ -2,8 +2,6 @@
 //!
 //! A dialect that says it otherwise has one such match of its own.
 
-use std::time::Duration;
-
 use http::header::LINK;
 use http::{HeaderValue, Method};
 use leasehold_core::caller::{Caller, Permission};
@@ -21,7 +19,7 @@ use serde_json::{Value, json};
 
 use crate::method::is_safe;
 use crate::rules::{Asked, Rules};
-use crate::shown::Shown;
+use crate::shown::{Shown, seconds};
 
 /// What telling needs to know of the server and the request.
 #[derive(Clone, Copy)]
@@ -400,24 +398,6 @@ fn write_in_the_way(
     json::time(members.member("expires_at"), expires_at);
     json::number(members.member("expires_in_ms"), expires_in_ms);
     out.push(b'}');
-}
-
-/// Who asked the holder to let go, if somebody did.
-#[must_use]
-pub fn requested_by(lock: &Lock) -> Option<Value> {
-    lock.requested
-        .as_ref()
-        .map(|let_go| json!({ "by": let_go.by, "message": let_go.message, "at": let_go.at }))
-}
-
-/// Milliseconds as seconds: a whole number where it is one.
-#[must_use]
-pub fn seconds(ms: u64) -> Value {
-    if ms.is_multiple_of(1000) {
-        (ms / 1000).into()
-    } else {
-        Duration::from_millis(ms).as_secs_f64().into()
-    }
 }
 
 /// `Retry-After` for something that ends in `ms`: rounded up, at least 1, at most 60.

@@ -71,7 +71,7 @@ pub fn wait(head: &Parts, max_ms: u64) -> Result<Wait, Box<Problem>> {
         };
         let ms = to_ms(seconds);
         if max_ms < ms {
-            let max = leasehold_guard::telling::seconds(max_ms);
+            let max = leasehold_guard::shown::seconds(max_ms);
             return Err(Box::new(
                 Problem::new(Name::WaitOutOfRange, format!("The longest wait is {max} seconds."))
                     .with("max_wait_seconds", max),
