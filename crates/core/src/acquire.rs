@@ -59,17 +59,13 @@ impl LockTable {
         }
         let holds = self.holds(&command, now)?;
         let resources = command.want.resources().clone();
-        let places: Vec<Place> = resources.iter().map(|each| self.place(each)).collect();
-        for place in &places {
-            // A live lock refuses it whatever else is due.
-            let below = match command.depth {
-                crate::lock::Depth::Infinity => DueBelow::UntilLive(command.mode),
-                crate::lock::Depth::Zero => DueBelow::None,
-            };
-            self.expire_due_at(place, below, now);
-        }
-        // Ending a lock may have made or removed nodes.
-        let places: Vec<Place> = resources.iter().map(|each| self.place(each)).collect();
+        // A live lock refuses it whatever else is due.
+        let below = match command.depth {
+            crate::lock::Depth::Infinity => DueBelow::UntilLive(command.mode),
+            crate::lock::Depth::Zero => DueBelow::None,
+        };
+        self.expire_due(resources.iter().map(|each| (each, below)), now);
+        let places = self.places(resources.iter());
         self.refuse_frozen(&command.want, &places, now)?;
         self.room_for(&command)?;
 

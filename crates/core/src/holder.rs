@@ -198,8 +198,7 @@ impl LockTable {
 
     /// The live locks that cover a resource: on it, and infinite ones above.
     pub(crate) fn covering(&mut self, resource: &Resource, now: Now) -> Vec<LockIdx> {
-        let place = self.place(resource);
-        self.expire_due_at(&place, DueBelow::None, now);
+        self.expire_due(std::iter::once((resource, DueBelow::None)), now);
         let place = self.place(resource);
         let mut covering = Vec::new();
         self.visit_locks(

@@ -50,6 +50,29 @@ impl LockTable {
         place
     }
 
+    /// The places of several resources, in their order.
+    pub(crate) fn places<'r>(
+        &self,
+        resources: impl ExactSizeIterator<Item = &'r Resource>,
+    ) -> Vec<Place> {
+        let mut places: Vec<Place> = Vec::with_capacity(resources.len());
+        let mut before: Option<&Resource> = None;
+        for resource in resources {
+            // What a write changes above its resource is on the way there.
+            let place = match (before, places.last()) {
+                (Some(before), Some(place)) if resource.covers(before) => {
+                    let depth = resource.depth();
+                    let exact = depth < place.path.len();
+                    Place { path: place.path.iter().take(depth + 1).copied().collect(), exact }
+                }
+                _ => self.place(resource),
+            };
+            places.push(place);
+            before = Some(resource);
+        }
+        places
+    }
+
     pub(crate) fn place_of(&self, node: NodeId) -> Place {
         let mut path = vec![node];
         let mut at = node;

@@ -225,6 +225,13 @@ impl Resource {
         self.0.split('/').filter(|segment| !segment.is_empty())
     }
 
+    /// How many segments it has; 0 for `/`.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        // Each segment follows a slash, and none has one in it.
+        if self.is_root() { 0 } else { self.0.bytes().filter(|&byte| byte == b'/').count() }
+    }
+
     /// The resource one segment up; none for `/`.
     #[must_use]
     pub fn parent(&self) -> Option<Self> {

@@ -25,6 +25,7 @@ use crate::lock::{Depth, Lock, Mode};
 use crate::obstacles::Place;
 use crate::queue::{Blocker, Parked};
 use crate::refusal::{AcquireRefusal, HolderRefusal, TokenIs};
+use crate::resource::Resource;
 use crate::sabotage::{self, Mistake};
 use crate::slot::Timer;
 use crate::state::State;
@@ -101,7 +102,7 @@ pub struct LockTable {
     pub(crate) uncollected_timers: BTreeSet<(LeaseTime, LockId)>,
     pub(crate) away: BTreeMap<WaiterId, crate::queue::Away>,
     /// How many that are away have a place in the queue of each resource.
-    pub(crate) away_at: HashMap<crate::resource::Resource, usize, foldhash::quality::FixedState>,
+    pub(crate) away_at: HashMap<Resource, usize, foldhash::quality::FixedState>,
     /// How many acquires each principal has parked or away.
     pub(crate) waiters_of: HashMap<Principal, u64, foldhash::quality::FixedState>,
     pub(crate) to_wake: VecDeque<Blocker>,
@@ -392,13 +393,25 @@ impl LockTable {
 
     // ---- conflicts ---------------------------------------------------------------------------
 
-    /// Ends every due lock that could stand in the way of something at `place`: there, above, and
-    /// below.
-    pub(crate) fn expire_due_at(&mut self, place: &Place, below: DueBelow, now: Now) {
+    /// Ends every due lock that could stand in the way of something at these: there, above, and as
+    /// far below as is said.
+    pub(crate) fn expire_due<'r>(
+        &mut self,
+        wanted: impl Iterator<Item = (&'r Resource, DueBelow)>,
+        now: Now,
+    ) {
         // The timers know whether anything is due at all; nearly always nothing is.
         if self.state.timers.first().is_none_or(|timer| now.lease < timer.at()) {
             return;
         }
+        for (resource, below) in wanted {
+            // Ending a lock may make and remove nodes: each place is looked for after the one before.
+            let place = self.place(resource);
+            self.expire_due_at(&place, below, now);
+        }
+    }
+
+    fn expire_due_at(&mut self, place: &Place, below: DueBelow, now: Now) {
         let mut due = Vec::new();
         for &node in &place.path {
             due.extend(self.due_locks(node, now));
@@ -511,7 +524,7 @@ impl LockTable {
         tokens: &[Presented],
         now: Now,
     ) -> Result<LockIdx, HolderRefusal> {
-        let fits = |lock_id: LockId, resources: &[crate::resource::Resource]| match address {
+        let fits = |lock_id: LockId, resources: &[Resource]| match address {
             Address::Resource(resource) => resources.contains(resource),
             Address::Id(id) => *id == lock_id,
         };
@@ -595,14 +608,11 @@ pub const UNCOLLECTED_MS: u64 = 10_000;
 
 /// Whether two requests conflict: they meet, and are not both shared.
 #[must_use]
-pub fn requests_conflict(
-    a: (&crate::resource::Resource, Mode, Depth),
-    b: (&crate::resource::Resource, Mode, Depth),
-) -> bool {
+pub fn requests_conflict(a: (&Resource, Mode, Depth), b: (&Resource, Mode, Depth)) -> bool {
     if a.1 == Mode::Shared && b.1 == Mode::Shared {
         return false;
     }
-    let reaches = |from: (&crate::resource::Resource, Mode, Depth), to| match from.2 {
+    let reaches = |from: (&Resource, Mode, Depth), to| match from.2 {
         Depth::Infinity => from.0.covers(to),
         Depth::Zero => from.0 == to,
     };

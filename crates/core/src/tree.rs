@@ -225,12 +225,21 @@ impl Tree {
     /// The node of the resource, made if it is not there. Attach something to it, or call
     /// [`Tree::prune`].
     pub(crate) fn make(&mut self, resource: &Resource) -> NodeId {
-        let mut node = ROOT;
+        self.make_from(&[ROOT], resource)
+    }
+
+    /// The same, where the first nodes of the resource's path are known: those of [`Tree::path`],
+    /// unless one was removed since.
+    pub(crate) fn make_from(&mut self, known: &[NodeId], resource: &Resource) -> NodeId {
+        let mut node = known.last().copied().unwrap_or(ROOT);
         let mut ends = 0;
-        for segment in resource.segments() {
+        for (depth, segment) in resource.segments().enumerate() {
             // Behind the slash.
             let begins = ends + 1;
             ends = begins + segment.len();
+            if depth + 1 < known.len() {
+                continue;
+            }
             node = match self.child(node, segment) {
                 Some(child) => child,
                 None => self.add_child(node, resource, begins..ends),

@@ -61,6 +61,8 @@ pub struct AdmittedWrite {
 struct Judged {
     locks: Vec<LockIdx>,
     rests_on: Seq,
+    /// Where its targets are.
+    places: Vec<Place>,
 }
 
 fn kind_of(target: &Target) -> PinKind {
@@ -129,7 +131,7 @@ impl LockTable {
         let nodes = if judged.locks.is_empty() && sabotage::is(Mistake::LeaveUnpinned) {
             Vec::new()
         } else {
-            self.attach_pins(pin_id, &write.targets)
+            self.attach_pins_at(pin_id, &write.targets, &judged.places)
         };
         let mut rests_on = judged.rests_on;
         let mut requested = None;
@@ -171,9 +173,14 @@ impl LockTable {
     }
 
     pub(crate) fn attach_pins(&mut self, pin: PinId, targets: &[Target]) -> Vec<NodeId> {
+        let places = self.places(targets.iter().map(Target::resource));
+        self.attach_pins_at(pin, targets, &places)
+    }
+
+    fn attach_pins_at(&mut self, pin: PinId, targets: &[Target], places: &[Place]) -> Vec<NodeId> {
         let mut nodes = Vec::with_capacity(targets.len());
-        for (at, target) in targets.iter().enumerate() {
-            let node = self.state.tree.make(target.resource());
+        for (at, (target, place)) in targets.iter().zip(places).enumerate() {
+            let node = self.state.tree.make_from(&place.path, target.resource());
             self.state.tree.attach_pin(node, PinAt { pin, kind: kind_of(target), target: at });
             nodes.push(node);
         }
@@ -275,18 +282,14 @@ impl LockTable {
     // ---- the decision ------------------------------------------------------------------------
 
     fn judge_write(&mut self, write: &Write, now: Now) -> Result<Judged, WriteRefusal> {
-        for target in &write.targets {
-            let place = self.place(target.resource());
-            let below = match target {
-                Target::Subtree(_) => DueBelow::All,
-                Target::Content(_) | Target::Members(_) => DueBelow::None,
-            };
-            self.expire_due_at(&place, below, now);
-        }
+        let wanted = write.targets.iter().map(|target| match target {
+            Target::Subtree(resource) => (resource, DueBelow::All),
+            Target::Content(resource) | Target::Members(resource) => (resource, DueBelow::None),
+        });
+        self.expire_due(wanted, now);
         // Judging a token may end a lock, and that may make and remove nodes: places come after.
         let tokens = self.judge_tokens(write, now);
-        let places: Vec<Place> =
-            write.targets.iter().map(|target| self.place(target.resource())).collect();
+        let places = self.places(write.targets.iter().map(Target::resource));
         if let Some(freeze) = self.frozen(&write.targets, &places, now) {
             return Err(WriteRefusal::Frozen(Box::new(freeze)));
         }
@@ -295,7 +298,7 @@ impl LockTable {
         if !write.conditions.is_empty() && !self.conditions_hold(write, now) {
             return Err(WriteRefusal::ConditionFailed);
         }
-        let mut judged = Judged { locks: Vec::new(), rests_on: Seq(0) };
+        let mut judged = Judged { locks: Vec::new(), rests_on: Seq(0), places: Vec::new() };
         let mut missing: Vec<LockIdx> = Vec::new();
         let mut pending = None;
         for (target, place) in write.targets.iter().zip(&places) {
@@ -316,6 +319,7 @@ impl LockTable {
         for (target, place) in write.targets.iter().zip(&places) {
             judged.rests_on = judged.rests_on.max(self.absence(target, place));
         }
+        judged.places = places;
         Ok(judged)
     }
 

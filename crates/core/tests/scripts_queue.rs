@@ -508,3 +508,20 @@ fn an_any_of_that_has_a_place_leaves_the_others() {
         ",
     );
 }
+
+#[test]
+fn ending_one_due_lock_may_take_away_where_the_next_was_looked_for() {
+    // Bob leaves /p/b for /a, and with him goes all there was at /p/b. Another lock is due besides,
+    // so more is looked for there.
+    for next in ["acquires /a,/p/b 60s -> locked by 4 of 2", "writes /a+/p/b -> locked by 4 of 2"] {
+        check(&format!(
+            "
+            0s  erin  acquires /z 1s                    -> fence 1
+            0s  alice acquires /a 1s                    -> fence 2
+            0s  alice acquires /p 60s                   -> fence 3
+            0s  bob   acquires any:/a,/p/b 60s wait 30s -> waits
+            1s  lazily carol {next} | bob: fence 4 /a
+            "
+        ));
+    }
+}
