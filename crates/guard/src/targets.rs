@@ -26,20 +26,19 @@ pub fn by_rules(
     headers: &HeaderMap,
     query: Option<&str>,
 ) -> Result<Vec<Target>, Box<Problem>> {
-    let mut targets = Vec::new();
+    let mut targets = Vec::with_capacity(2);
     let has_if_match = headers.contains_key(IF_MATCH);
     for method in methods {
         for target in by_head(method, &located.resource, has_if_match) {
-            add(&mut targets, named(rules, located, target));
+            named(rules, located, target, &mut targets);
         }
         // The list that something appears in or goes from may have a name of its own.
-        if let Some(above) = located.asked.path().parent()
+        if changes_list(method, has_if_match)
             && !located.resource.has_parameters()
-            && by_head(method, located.asked.path(), has_if_match)
-                .contains(&Target::Members(above.clone()))
+            && let Some(above) = located.asked.path().parent()
             && let Ok(above) = rules.locate(&above, None)
         {
-            add(&mut targets, vec![Target::Members(above.resource)]);
+            add(&mut targets, Target::Members(above.resource));
         }
         if method == Method::POST
             && let Some(path) = acted_on(located.asked.path())
@@ -48,41 +47,51 @@ pub fn by_rules(
                 .locate(&path, query)
                 .map_err(|error| malformed("path", format!("{path} is no resource: {error}.")))?;
             let content = Target::Content(located.resource.clone());
-            add(&mut targets, named(rules, &located, content));
+            named(rules, &located, content, &mut targets);
         }
         if matches!(method.as_str(), "COPY" | "MOVE") {
             let destination = destination(rules, headers)?;
             let name = destination.resource.clone();
-            add(&mut targets, name.parent().map(Target::Members).into_iter().collect());
-            add(&mut targets, named(rules, &destination, Target::Subtree(name)));
+            if let Some(above) = name.parent() {
+                add(&mut targets, Target::Members(above));
+            }
+            named(rules, &destination, Target::Subtree(name), &mut targets);
         }
     }
     Ok(targets)
 }
 
-/// `target` of a request to `located`; where it is about everything below, with every name that the
-/// URLs below have.
-fn named(rules: &Rules, located: &Located, target: Target) -> Vec<Target> {
+/// Adds `target` of a request to `located`; where it is about everything below, with every name
+/// that the URLs below have.
+fn named(rules: &Rules, located: &Located, target: Target, targets: &mut Vec<Target>) {
     let below = match &target {
         Target::Subtree(_) => true,
         Target::Content(_) => located.is_partial || rules.find(located.asked.path()).1.covers_below,
         Target::Members(_) => false,
     };
     if !below || located.resource.has_parameters() {
-        return vec![target];
+        return add(targets, target);
     }
     let path = located.asked.path();
-    let mut names = rules.names_elsewhere(path);
-    names.push(path.clone());
-    names.push(located.resource.clone());
-    names.into_iter().map(Target::Subtree).collect()
+    for name in rules.names_elsewhere(path) {
+        add(targets, Target::Subtree(name));
+    }
+    add(targets, Target::Subtree(path.clone()));
+    add(targets, Target::Subtree(located.resource.clone()));
 }
 
-fn add(targets: &mut Vec<Target>, more: Vec<Target>) {
-    for target in more {
-        if !targets.contains(&target) {
-            targets.push(target);
-        }
+fn add(targets: &mut Vec<Target>, target: Target) {
+    if !targets.contains(&target) {
+        targets.push(target);
+    }
+}
+
+/// Whether the resource of a write may appear in the list that it stands in, or go from it.
+fn changes_list(method: &Method, has_if_match: bool) -> bool {
+    match method.as_str() {
+        "DELETE" | "MOVE" | "MKCOL" => true,
+        "PUT" => !has_if_match,
+        _ => false,
     }
 }
 
@@ -119,25 +128,16 @@ fn destination(rules: &Rules, headers: &HeaderMap) -> Result<Located, Box<Proble
 /// collection alone; what goes away takes everything below along.
 #[must_use]
 pub fn by_head(method: &Method, resource: &Resource, has_if_match: bool) -> Vec<Target> {
-    let members_above = |targets: &mut Vec<Target>| {
+    let mut targets = Vec::with_capacity(2);
+    targets.push(match method.as_str() {
+        "DELETE" | "MOVE" => Target::Subtree(resource.clone()),
+        _ => Target::Content(resource.clone()),
+    });
+    if method == Method::POST {
+        targets.push(Target::Members(resource.clone()));
+    }
+    if changes_list(method, has_if_match) {
         targets.extend(resource.parent().map(Target::Members));
-    };
-    let mut targets = Vec::new();
-    match method.as_str() {
-        "DELETE" | "MOVE" => {
-            targets.push(Target::Subtree(resource.clone()));
-            members_above(&mut targets);
-        }
-        "POST" => {
-            targets.push(Target::Content(resource.clone()));
-            targets.push(Target::Members(resource.clone()));
-        }
-        "PUT" if has_if_match => targets.push(Target::Content(resource.clone())),
-        "PUT" | "MKCOL" => {
-            targets.push(Target::Content(resource.clone()));
-            members_above(&mut targets);
-        }
-        _ => targets.push(Target::Content(resource.clone())),
     }
     targets
 }
