@@ -21,14 +21,16 @@ where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    Timed { body, silence, timer: None }
+    Timed { body, silence, was_asked: false, timer: None }
 }
 
 /// A body that may not fall silent: see [`timed`].
 pub struct Timed<B> {
     body: B,
     silence: Duration,
-    /// Set while somebody waits. Made at the first wait: most bodies come with their heads.
+    /// Whether it was asked for something that was not there at once.
+    was_asked: bool,
+    /// Set while somebody waits.
     timer: Option<Timer>,
 }
 
@@ -55,6 +57,12 @@ where
                 timer.runs = false;
             }
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        // Most bodies have come with their heads, and hyper reads one when it runs next after it has
+        // been asked: no timer for that.
+        if !std::mem::replace(&mut this.was_asked, true) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
         let silence = this.silence;
         let timer =
