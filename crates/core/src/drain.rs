@@ -74,9 +74,7 @@ impl LockTable {
     }
 
     /// Has `waiter` told when each of these writes ends.
-    fn await_pins(&mut self, mut pins: Vec<PinId>, waiter: WaiterId) -> Vec<PinId> {
-        pins.sort_unstable();
-        pins.dedup();
+    fn await_pins(&mut self, pins: Vec<PinId>, waiter: WaiterId) -> Vec<PinId> {
         for pin in &pins {
             if let Some(pin) = self.pins.get_mut(pin) {
                 pin.awaited_by.push(waiter);
@@ -95,15 +93,7 @@ impl LockTable {
         waiter: WaiterId,
         now: Now,
     ) -> Vec<PinId> {
-        let passed_over = self.passed_over(may_wait);
-        let mut pins = Vec::new();
-        for place in places {
-            self.visit_pins(place, mode, depth, now, &mut |at| {
-                if passed_over != Some(at.pin) {
-                    pins.push(at.pin);
-                }
-            });
-        }
+        let pins = self.pins_at(places.iter().copied(), mode, depth, may_wait, now);
         self.await_pins(pins, waiter)
     }
 

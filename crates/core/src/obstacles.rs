@@ -397,6 +397,29 @@ impl LockTable {
         })
     }
 
+    /// Every write on its way that a request for all of `places` conflicts with, each once.
+    pub(crate) fn pins_at<'p>(
+        &self,
+        places: impl Iterator<Item = &'p Place>,
+        mode: Mode,
+        depth: Depth,
+        may_wait: bool,
+        now: Now,
+    ) -> Vec<PinId> {
+        let passed_over = self.passed_over(may_wait);
+        let mut pins = Vec::new();
+        for place in places {
+            self.visit_pins(place, mode, depth, now, &mut |at| {
+                if passed_over != Some(at.pin) {
+                    pins.push(at.pin);
+                }
+            });
+        }
+        pins.sort_unstable();
+        pins.dedup();
+        pins
+    }
+
     /// The pin that is in nobody's way who cannot wait for it.
     pub(crate) fn passed_over(&self, may_wait: bool) -> Option<PinId> {
         self.unknown.recovery_pin().filter(|_| !may_wait)

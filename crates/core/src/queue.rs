@@ -335,7 +335,7 @@ impl LockTable {
             self.drain_time_up(waiter);
             return;
         }
-        if self.awaits_only_recovery(waiter) {
+        if self.awaits_only_recovery(waiter, now) {
             self.grant_parked(waiter, now);
             return;
         }
@@ -352,8 +352,8 @@ impl LockTable {
             _ => {
                 let caller = &parked.command.caller;
                 let mut found = self.in_the_way(caller, places.iter(), reach, now);
-                if let Phase::Claimed { pins, .. } = &parked.phase {
-                    found.writes_in_flight += pins.len();
+                if let Phase::Claimed { .. } = &parked.phase {
+                    found.writes_in_flight += self.pins_before(parked, now).len();
                 }
                 found.waited_ms = now.lease.since(parked.since);
                 found.presented =
@@ -367,6 +367,13 @@ impl LockTable {
             self.go_away(waiter, parked.command, now);
         }
         self.wakes.push((waiter, Woken::Refused(Box::new(refusal))));
+    }
+
+    /// The writes on their way that a claimed acquire conflicts with now.
+    pub(crate) fn pins_before(&self, parked: &Parked, now: Now) -> Vec<PinId> {
+        let (mode, depth) = (parked.command.mode, parked.command.depth);
+        let may_wait = parked.command.wait_ms > 0;
+        self.pins_at(parked.places(self).iter(), mode, depth, may_wait, now)
     }
 
     /// Keeps the place of a waiter with a key for a while.

@@ -152,12 +152,13 @@ impl LockTable {
     }
 
     /// Whether a command whose time is up waits for the recovery pin alone, and so may go ahead.
-    pub(crate) fn awaits_only_recovery(&self, waiter: WaiterId) -> bool {
+    pub(crate) fn awaits_only_recovery(&self, waiter: WaiterId, now: Now) -> bool {
         let Some(recovery) = self.unknown.recovery_pin() else { return false };
-        matches!(
-            self.parked.get(&waiter).map(|parked| &parked.phase),
-            Some(Phase::Claimed { pins, .. }) if pins.iter().all(|pin| *pin == recovery)
-        )
+        let Some(parked) = self.parked.get(&waiter) else { return false };
+        let Phase::Claimed { pins, .. } = &parked.phase else { return false };
+        // A sharer's write that did not count is a stranger's once that sharer's lock has ended.
+        pins.iter().all(|pin| *pin == recovery)
+            && self.pins_before(parked, now).iter().all(|pin| *pin == recovery)
     }
 
     /// Nobody will say how a write to these ended.

@@ -113,6 +113,24 @@ fn who_cannot_wait_so_long_is_told_when_its_time_is_up() {
 }
 
 #[test]
+fn who_cannot_wait_so_long_does_not_pass_the_write_of_a_sharer_whose_lock_has_ended() {
+    // While both shared it, that write was in nobody's way.
+    check(
+        "
+        0s   recovers for 10s                       -> recovers
+        0s   alice acquires /a 2s shared wait 1s    -> waits
+        1s   alice looks /a                         -> alice: unknown fence 1 | locks 1
+        1s   alice writes /a fence 1 as w           -> admitted
+        1s   bob   acquires /a 60s shared wait 2s   -> waits
+        1s   carol acquires /a 60s shared wait 3s   -> waits
+        3s   bob   looks /a  -> bob: locked writes 2 waited 2s | locks none queue carol! freeze no
+        3.5s w ends          -> ended
+        4s   carol looks /a  -> carol: unknown fence 2 | locks 2
+        ",
+    );
+}
+
+#[test]
 fn a_write_that_is_on_its_way_is_waited_for_after_a_crash_as_at_any_time() {
     check(
         "
