@@ -162,6 +162,24 @@ fn a_stream_that_is_reset_within_its_body_ends_the_write_and_the_drain_time_runs
 }
 
 #[test]
+fn a_body_that_the_upstream_does_not_take_holds_up_no_other_stream() {
+    let upstream = Upstream::start();
+    let server = upstream.gateway(&[]);
+    let mut client = Client::over_tcp(server.address());
+    let mut stalled = client.start("PUT", "/stalled", &[]);
+    // More than all buffers on the way hold.
+    for _ in 0..8 {
+        stalled.data(&"x".repeat(4 << 20));
+    }
+    let (_, _unread) = taken(&upstream);
+    upstream.answering(|_| answer("200 OK", ""));
+    for round in 0..200 {
+        let mut other = client.send("PUT", &format!("/other/{round}"), &[], "1");
+        assert_eq!(other.reply().0, 200, "{round}");
+    }
+}
+
+#[test]
 fn a_write_goes_on_to_its_end_without_its_stream() {
     let upstream = Upstream::start();
     let server = upstream.gateway(&[]);

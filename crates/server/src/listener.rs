@@ -63,6 +63,12 @@ const BACKLOG: u32 = 1024;
 /// The most requests at once on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 250;
 
+/// How much of the bodies on one HTTP/2 connection is taken before anybody reads it: 1 MiB.
+const CONNECTION_WINDOW: u32 = 1 << 20;
+
+/// The same of one of them, so that one that nobody reads leaves room for others: 256 KiB.
+const STREAM_WINDOW: u32 = CONNECTION_WINDOW / 4;
+
 /// How many connections over the limit are told so at the same time; more are just closed.
 const MAX_TURNED_AWAY: usize = 64;
 
@@ -297,6 +303,8 @@ fn http(settings: &Settings) -> auto::Builder<TokioExecutor> {
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(20))
         .max_concurrent_streams(MAX_STREAMS)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(STREAM_WINDOW)
         .max_header_list_size(u32::try_from(settings.max_header).unwrap_or(u32::MAX));
     http
 }

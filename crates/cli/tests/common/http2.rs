@@ -41,8 +41,7 @@ impl Client {
     /// By prior knowledge.
     pub fn over_tcp(address: SocketAddr) -> Self {
         let runtime = runtime();
-        let sender =
-            runtime.block_on(async { begun(TcpStream::connect(address).await.unwrap()).await });
+        let sender = runtime.block_on(async { begun(connected(address).await).await });
         Self { runtime, sender, origin: format!("http://{address}") }
     }
 
@@ -59,7 +58,7 @@ impl Client {
         let name = ServerName::IpAddress(address.ip().into());
         let runtime = runtime();
         let sender = runtime.block_on(async {
-            let tcp = TcpStream::connect(address).await.unwrap();
+            let tcp = connected(address).await;
             let connector = TlsConnector::from(Arc::new(config));
             let stream = connector.connect(name, tcp).await.unwrap();
             assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
@@ -105,6 +104,13 @@ impl Client {
 fn runtime() -> Arc<Runtime> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     Arc::new(builder.worker_threads(1).enable_all().build().unwrap())
+}
+
+async fn connected(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).await.unwrap();
+    // A head and its body are two writes, and the second would wait for what acknowledges the first.
+    stream.set_nodelay(true).unwrap();
+    stream
 }
 
 async fn begun<IO>(stream: IO) -> SendRequest<Out>
