@@ -1,8 +1,9 @@
 //! Writes of which nobody can say whether they landed: what the next grant is told of them.
 //!
 //! Two kinds. One that was followed until nothing of it could land any more, and whose answer was
-//! never seen: the next exclusive grant of what it changes is told, and then it is forgotten. And
-//! those that a process before this one had on their way to somebody who does not say what became
+//! never seen: the next exclusive grant of what it changes is told, and then it is forgotten. Where
+//! it changed everything below a resource, each part is told of once, until a grant of the whole.
+//! And those that a process before this one had on their way to somebody who does not say what became
 //! of them: a recovery pin stands for all of them until they must have landed. A command that may
 //! wait waits for it as for any write; any other goes ahead, and is told.
 //!
@@ -27,7 +28,8 @@ use crate::target::Target;
 use crate::time::{LeaseTime, Now};
 use crate::writes::Pin;
 
-/// The most resources that are remembered until a grant is told; beyond, no more are.
+/// The most resources that are remembered until a grant is told. Beyond, it counts as unknown what
+/// was written to anywhere.
 const MOST: usize = 1 << 16;
 
 /// How a resource was written to.
@@ -39,13 +41,25 @@ struct Written {
     below: bool,
 }
 
+/// What a grant was told.
+#[derive(Clone, Copy, Debug)]
+enum Told {
+    /// All of this, which is forgotten.
+    Whole(Written),
+    /// A part of what was written to further up.
+    Part,
+}
+
 /// What is not known of writes.
 #[derive(Debug, Default)]
 pub(crate) struct Unknown {
     /// What the next grant is told of.
     written: BTreeMap<Resource, Written>,
+    /// Below what was written to with everything below it: what grants were told already, of
+    /// themselves or with everything below. At most [`MOST`]; who is not among them is told again.
+    parts: BTreeMap<Resource, Depth>,
     /// What grants that are not durable yet have been told, with the position of each.
-    told: Vec<(Seq, Resource, Written)>,
+    told: Vec<(Seq, Resource, Told)>,
     recovery: Option<(PinId, LeaseTime)>,
 }
 
@@ -68,52 +82,108 @@ impl Unknown {
     /// Grants after `durable` never were: what they were told is told to others.
     pub(crate) fn lost_after(&mut self, durable: Seq) {
         self.settled(durable);
-        for (_, resource, written) in std::mem::take(&mut self.told) {
-            self.remember(resource, written);
+        for (_, resource, told) in std::mem::take(&mut self.told) {
+            match told {
+                Told::Whole(written) => self.remember(resource, written),
+                Told::Part => drop(self.parts.remove(&resource)),
+            }
         }
     }
 
     fn remember(&mut self, resource: Resource, written: Written) {
-        if self.written.len() < MOST || self.written.contains_key(&resource) {
-            let known = self.written.entry(resource).or_default();
-            known.own |= written.own;
-            known.below |= written.below;
+        let is_full = MOST <= self.written.len() && !self.written.contains_key(&resource);
+        let (resource, written) = match is_full {
+            true => (Resource::root(), Written { own: false, below: true }),
+            false => (resource, written),
+        };
+        if written.below {
+            // Whoever was told of something there is told again.
+            self.parts.remove(&resource);
+            self.forget_parts_below(&resource);
+        }
+        let known = self.written.entry(resource).or_default();
+        known.own |= written.own;
+        known.below |= written.below;
+    }
+
+    fn forget_parts_below(&mut self, resource: &Resource) {
+        for part in all_below(&self.parts, resource) {
+            self.parts.remove(&part);
         }
     }
 
-    /// What a lock on `locked` has to do with. What is above it matters by what was written below.
+    /// What a lock on `locked` has to do with, and has not been told of. What is above it matters by
+    /// what was written below.
     fn met_by(&self, locked: &Resource, depth: Depth) -> Vec<Resource> {
         let mut met = Vec::new();
-        if self.written.contains_key(locked) {
+        let mut is_told = self.parts.get(locked).is_some_and(|told| covers(*told, depth));
+        if let Some(written) = self.written.get(locked)
+            && (written.own || depth == Depth::Infinity || !is_told)
+        {
             met.push(locked.clone());
         }
         let mut above = locked.parent();
         while let Some(at) = above {
             above = at.parent();
-            if self.written.get(&at).is_some_and(|written| written.below) {
+            is_told |= self.parts.get(&at) == Some(&Depth::Infinity);
+            if !is_told && self.written.get(&at).is_some_and(|written| written.below) {
                 met.push(at);
             }
         }
         if depth == Depth::Infinity {
-            // All that is below a path stands together, from its slash on.
-            let slash = if locked.is_root() { "/".to_owned() } else { format!("{locked}/") };
-            let after = self.written.range::<str, _>((Bound::Excluded(&*slash), Bound::Unbounded));
-            let below = after.take_while(|(written, _)| locked.covers(written));
-            met.extend(below.map(|(written, _)| written.clone()));
+            met.extend(all_below(&self.written, locked));
         }
         met
     }
 
-    /// A grant of `locked` at `grant` is told of `met`: of what is above it, only what was written
-    /// below that.
-    fn tell(&mut self, grant: Seq, locked: &Resource, met: Resource) {
-        let Some(mut told) = self.written.remove(&met) else { return };
-        if told.own && !locked.covers(&met) {
-            told.own = false;
-            self.written.insert(met.clone(), Written { own: true, below: false });
+    /// A grant of `locked` at `grant` is told of `met`.
+    fn tell(&mut self, grant: Seq, locked: &Resource, depth: Depth, met: Vec<Resource>) {
+        let mut is_part = false;
+        for at in met {
+            let Some(written) = self.written.remove(&at) else { continue };
+            let told = match (locked.covers(&at), depth) {
+                (true, Depth::Infinity) => written,
+                // Then it is the same resource.
+                (true, Depth::Zero) => Written { own: written.own, below: false },
+                (false, _) => Written::default(),
+            };
+            let left =
+                Written { own: written.own && !told.own, below: written.below && !told.below };
+            is_part |= left.below;
+            if left.own || left.below {
+                self.written.insert(at.clone(), left);
+            }
+            if told.own || told.below {
+                self.told.push((grant, at, Told::Whole(told)));
+            }
         }
-        self.told.push((grant, met, told));
+        if depth == Depth::Infinity {
+            // What is told of the whole need not be known of its parts.
+            self.forget_parts_below(locked);
+        }
+        if is_part && self.parts.len() < MOST {
+            self.parts.insert(locked.clone(), depth);
+            self.told.push((grant, locked.clone(), Told::Part));
+        }
     }
+}
+
+/// Whether who was told of a resource by a grant of one depth has been told all that one of another
+/// depth would be.
+fn covers(told: Depth, depth: Depth) -> bool {
+    told == Depth::Infinity || depth == Depth::Zero
+}
+
+/// What is strictly below a resource.
+fn all_below<T>(map: &BTreeMap<Resource, T>, resource: &Resource) -> Vec<Resource> {
+    if map.is_empty() {
+        return Vec::new();
+    }
+    // All that is below a path stands together, from its slash on.
+    let slash = if resource.is_root() { "/".to_owned() } else { format!("{resource}/") };
+    let after = map.range::<str, _>((Bound::Excluded(&*slash), Bound::Unbounded));
+    let below = after.take_while(|(other, _)| resource.covers(other));
+    below.map(|(other, _)| other.clone()).collect()
 }
 
 impl LockTable {
@@ -171,7 +241,7 @@ impl LockTable {
     }
 
     /// Whether a grant, the next event, goes ahead without knowing of the writes before it. An
-    /// exclusive one has been told, so the next one is not.
+    /// exclusive one has been told, so the next one of the same is not.
     pub(crate) fn is_unknown_to(
         &mut self,
         resources: &[Resource],
@@ -185,13 +255,40 @@ impl LockTable {
         }
         let mut is_met = false;
         for locked in resources {
-            for met in self.unknown.met_by(locked, depth) {
-                is_met = true;
-                if mode == Mode::Exclusive {
-                    self.unknown.tell(self.state.seq.next(), locked, met);
-                }
+            let met = self.unknown.met_by(locked, depth);
+            is_met |= !met.is_empty();
+            if mode == Mode::Exclusive && !met.is_empty() {
+                self.unknown.tell(self.state.seq.next(), locked, depth, met);
             }
         }
         recovers || is_met
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beyond_what_is_remembered_everything_counts_as_unknown() {
+        let resource = |at: usize| Resource::parse(&format!("/a/{at}")).unwrap();
+        let own = Written { own: true, below: false };
+        let mut unknown = Unknown::default();
+        for at in 0..MOST {
+            unknown.remember(resource(at), own);
+        }
+        let elsewhere = Resource::parse("/b").unwrap();
+        assert!(unknown.met_by(&elsewhere, Depth::Zero).is_empty());
+        unknown.remember(resource(MOST), own);
+        unknown.remember(resource(MOST + 1), own);
+        assert_eq!(unknown.written.len(), MOST + 1);
+        // Each is told of it, and once, as far as there is room for that.
+        for (grant, locked) in (1..).zip([&resource(MOST), &resource(7), &elsewhere]) {
+            for is_met in [true, false] {
+                let met = unknown.met_by(locked, Depth::Infinity);
+                assert_eq!(!met.is_empty(), is_met, "{locked}");
+                unknown.tell(Seq(grant), locked, Depth::Infinity, met);
+            }
+        }
     }
 }

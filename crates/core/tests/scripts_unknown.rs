@@ -45,6 +45,55 @@ fn a_grant_beside_the_write_is_not_told_of_it_and_does_not_use_it_up() {
 }
 
 #[test]
+fn each_part_of_what_a_write_took_along_is_told_of_it_once() {
+    check(
+        "
+        0s   alice writes subtree:/a+members:/ as w   -> admitted
+        0s   w ends unknown                      -> ended
+        1s   bob   acquires /a/x 1s              -> unknown fence 1
+        2s   bob   acquires /a/x 1s              -> fence 2
+        3s   carol acquires /a/y/z 1s depth0     -> unknown fence 3
+        4s   carol acquires /a/y/z 1s depth0     -> fence 4
+        5s   carol acquires /a/y/z/1 1s          -> unknown fence 5
+        6s   carol acquires /a/y 1s              -> unknown fence 6
+        7s   carol acquires /a/y/z/2 1s          -> fence 7
+        8s   dave  acquires /a/q,/a/x 1s         -> unknown fence 8
+        9s   dave  acquires /a/x,/a/q/1 1s       -> fence 9
+        10s  erin  acquires /a 1s depth0         -> unknown fence 10
+        11s  erin  acquires /a 1s depth0         -> fence 11
+        12s  erin  acquires /a 1s                -> unknown fence 12
+        13s  erin  acquires /a 1s                -> fence 13
+        14s  erin  acquires /a/w 1s              -> fence 14
+        15s  frank writes subtree:/a as v        -> admitted
+        15s  v ends unknown                      -> ended
+        16s  frank acquires /a/x 1s              -> unknown fence 15
+        17s  frank acquires / 1s                 -> unknown fence 16
+        18s  frank acquires / 1s                 -> fence 17
+        ",
+    );
+}
+
+#[test]
+fn another_write_to_the_whole_is_told_to_every_part_again() {
+    check(
+        "
+        0s   alice writes subtree:/a as w  -> admitted
+        0s   w ends unknown                -> ended
+        1s   bob   acquires /a/x 1s        -> unknown fence 1
+        2s   bob   acquires /a/x 1s        -> fence 2
+        3s   alice writes subtree:/a as v  -> admitted
+        3s   v ends unknown                -> ended
+        4s   bob   acquires /a/x 1s        -> unknown fence 3
+        5s   settles                       -> settled
+        5s   carol acquires /a/y 9s        -> unknown fence 4
+        5s   fails                         -> loaded again
+        6s   bob   acquires /a/x 1s        -> fence 4
+        6s   carol acquires /a/y 9s        -> unknown fence 5
+        ",
+    );
+}
+
+#[test]
 fn who_is_handed_a_lock_is_told_of_the_writes_before_it() {
     check(
         "

@@ -119,7 +119,7 @@ pub(crate) struct Naive {
     /// Waiters whose time was found to be up by the command that is being followed.
     pub(crate) leaving: Vec<WaiterId>,
     /// What writes have changed whose end nobody has seen, and no exclusive grant was told of.
-    pub(crate) unknown: Vec<Target>,
+    pub(crate) unknown: Vec<(Target, Vec<Claim>)>,
     /// Until when writes of a process before this one may land; none once a tick has found that
     /// it is over.
     pub(crate) recovery: Option<LeaseTime>,

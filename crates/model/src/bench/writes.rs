@@ -90,7 +90,8 @@ impl Bench {
             drain.pins.retain(|other| *other != pin.id);
         }
         if result == WriteResult::Unknown {
-            self.naive.unknown.extend(pin.targets.iter().cloned());
+            let targets = pin.targets.iter().cloned();
+            self.naive.unknown.extend(targets.map(|target| (target, Vec::new())));
         }
         let done = self.both(|table, now| table.complete(pin.id, result, now));
         let completed = |event: &&Event| matches!(event.body, EventBody::WriteCompleted { .. });

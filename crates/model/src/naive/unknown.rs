@@ -2,13 +2,20 @@
 
 use leasehold_core::command::Acquire;
 use leasehold_core::ids::PinId;
-use leasehold_core::lock::Mode;
+use leasehold_core::lock::{Depth, Mode};
+use leasehold_core::resource::Resource;
 use leasehold_core::target::Target;
 
 use super::{Claim, Naive};
 
 /// What stands, among the writes that a freeze waits for, for those of a process before this one.
 const BEFORE: PinId = PinId(0);
+
+/// Whether `told`, of one resource, has all that `part`, of one resource as well, has of a target.
+fn covers_all_of(told: &Claim, part: &Claim, target: &Target) -> bool {
+    let whole = part.depth == Depth::Zero || told.depth == Depth::Infinity;
+    !part.guards_all(target) && told.covers(&part.resources[0]) && whole
+}
 
 impl Naive {
     /// Whether an acquire has to wait until the writes of a process before this one have landed.
@@ -23,13 +30,26 @@ impl Naive {
     }
 
     /// Whether a grant has to say that it does not know of the writes before it. Only one that has
-    /// the resource for itself uses that up.
+    /// the resource for itself uses that up, for the part that it has.
     pub(crate) fn is_unknown_to(&mut self, claim: &Claim) -> bool {
-        let meets = |target: &Target| claim.guards(target);
-        let is_met = self.unknown.iter().any(meets);
-        if claim.mode == Mode::Exclusive {
-            self.unknown.retain(|target| !meets(target));
-        }
+        let each =
+            |resource: &Resource| Claim { resources: vec![resource.clone()], ..claim.clone() };
+        let parts: Vec<Claim> = claim.resources.iter().map(each).collect();
+        let mut is_met = false;
+        self.unknown.retain_mut(|(target, told)| {
+            let mut is_left = true;
+            for part in parts.iter().filter(|part| part.guards(target)) {
+                if told.iter().any(|told| covers_all_of(told, part, target)) {
+                    continue;
+                }
+                is_met = true;
+                if claim.mode == Mode::Exclusive {
+                    told.push(part.clone());
+                    is_left &= !part.guards_all(target);
+                }
+            }
+            is_left
+        });
         is_met || self.recovery.is_some_and(|until| self.now.lease < until)
     }
 
