@@ -3,9 +3,9 @@
 //! Two kinds. One that was followed until nothing of it could land any more, and whose answer was
 //! never seen: the next exclusive grant of what it changes is told, and then it is forgotten. Where
 //! it changed everything below a resource, each part is told of once, until a grant of the whole.
-//! And those that a process before this one had on their way to somebody who does not say what became
-//! of them: a recovery pin stands for all of them until they must have landed. A command that may
-//! wait waits for it as for any write; any other goes ahead, and is told.
+//! And those that a process before this one had on their way to somebody who does not say what
+//! became of them: a recovery pin stands for all of them until they must have landed. A command
+//! that may wait waits for it as for any write; any other goes ahead, and is told.
 //!
 //! A grant that was told and that a failed commit then takes back has told nobody: what it was told
 //! is kept until it is durable.

@@ -45,4 +45,11 @@ impl Claim<'_> {
         self.covers(target.resource())
             || (goes_below && self.resources.iter().any(|own| is_below(own, target.resource())))
     }
+
+    /// Whether all that a write to the target changes is covered.
+    #[must_use]
+    pub fn stands_before_all(&self, target: &Target) -> bool {
+        let goes_below = matches!(target, Target::Subtree(_));
+        self.covers(target.resource()) && (!goes_below || self.depth == Depth::Infinity)
+    }
 }

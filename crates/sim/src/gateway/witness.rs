@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use leasehold_core::event::{Event, EventBody, RecoveryCause};
 use leasehold_core::ids::{LockId, Seq};
-use leasehold_core::lock::{Grant, Mode};
+use leasehold_core::lock::{Depth, Grant, Mode};
+use leasehold_core::resource::Resource;
 use leasehold_core::target::Target;
 use leasehold_core::time::LeaseTime;
 use leasehold_journal::log::Stored;
@@ -63,6 +64,22 @@ struct Doubt {
     says: Says,
     /// The locks whose tokens it presented.
     tokens: Vec<LockId>,
+    /// The parts of it that grants have been told of.
+    told: Vec<(Resource, Depth)>,
+    /// Whether a commit has failed since: then parts may be told again.
+    is_loose: bool,
+}
+
+impl Doubt {
+    /// Whether a grant of one resource meets a part of it that nobody was told of.
+    fn is_open_to(&self, part: &Claim<'_>) -> bool {
+        let is_told = self.told.iter().any(|(resource, depth)| {
+            let told = Claim { resources: std::slice::from_ref(resource), depth: *depth, ..*part };
+            told.covers(&part.resources[0])
+                && (told.depth, part.depth) != (Depth::Zero, Depth::Infinity)
+        });
+        part.stands_before(&self.target) && !is_told
+    }
 }
 
 fn breach(invariant: Invariant, what: String) -> Verdict {
@@ -97,8 +114,14 @@ impl Witness {
     /// Nobody, or perhaps nobody, sees the end of the write that a call is.
     pub fn doubts(&mut self, call: u64, targets: &[Target], tokens: &[LockId], says: Says) {
         self.knows(call);
-        let doubt =
-            |target: &Target| Doubt { call, target: target.clone(), says, tokens: tokens.to_vec() };
+        let doubt = |target: &Target| Doubt {
+            call,
+            target: target.clone(),
+            says,
+            tokens: tokens.to_vec(),
+            told: Vec::new(),
+            is_loose: false,
+        };
         self.doubts.extend(targets.iter().map(doubt));
     }
 
@@ -175,7 +198,10 @@ impl Witness {
     /// A process has begun: what the one before it did not know of writes is forgotten.
     fn recovered(&mut self, lease: LeaseTime, cause: RecoveryCause) {
         self.recovering_until = match cause {
-            RecoveryCause::FailedCommit | RecoveryCause::Created => return,
+            RecoveryCause::FailedCommit | RecoveryCause::Created => {
+                self.doubts.iter_mut().for_each(|doubt| doubt.is_loose = true);
+                return;
+            }
             RecoveryCause::Crash | RecoveryCause::Restored => lease + self.recovery_ms,
             RecoveryCause::CleanStart => LeaseTime(0),
         };
@@ -192,7 +218,9 @@ impl Witness {
 
     /// A grant says that it knows of the writes before it, or that it does not.
     fn judge_grant(&mut self, event: &Event, grant: &Grant) -> Verdict {
-        let meets = |target: &Target| claim(grant).stands_before(target);
+        let part = |resource| Claim { resources: std::slice::from_ref(resource), ..claim(grant) };
+        let parts: Vec<Claim<'_>> = grant.resources.iter().map(part).collect();
+        let is_open = |doubt: &Doubt| parts.iter().any(|part| doubt.is_open_to(part));
         let recovers = event.lease < self.recovering_until;
         let is_shared = grant.mode == Mode::Shared;
         // Beside the write of a sharer others may share: it may not have ended by then.
@@ -202,11 +230,23 @@ impl Witness {
         let must = self
             .doubts
             .iter()
-            .any(|doubt| doubt.says == Says::Must && meets(&doubt.target) && !may_be_beside(doubt));
-        let may = self.doubts.iter().any(|doubt| meets(&doubt.target));
+            .any(|doubt| doubt.says == Says::Must && is_open(doubt) && !may_be_beside(doubt));
+        let may = self.doubts.iter().any(|doubt| {
+            is_open(doubt) || (doubt.is_loose && claim(grant).stands_before(&doubt.target))
+        });
         if !is_shared {
             // What is not known to be in doubt may come to be so later.
-            self.doubts.retain(|doubt| doubt.says == Says::May || !meets(&doubt.target));
+            self.doubts.retain_mut(|doubt| {
+                if doubt.says == Says::May {
+                    return true;
+                }
+                for part in &parts {
+                    if part.stands_before(&doubt.target) {
+                        doubt.told.push((part.resources[0].clone(), part.depth));
+                    }
+                }
+                !parts.iter().any(|part| part.stands_before_all(&doubt.target))
+            });
         }
         let lock = grant.lock_id;
         let what = match (grant.predecessor_unknown, recovers, must, may) {

@@ -124,6 +124,32 @@ fn who_has_the_resource_after_a_write_that_was_never_answered_is_told_once() {
 }
 
 #[test]
+fn each_part_of_what_a_write_took_along_is_told_once() {
+    let acquired = |witness: &mut Witness, path: &str, unknown| {
+        let mut grant = grant(ALICE, Mode::Exclusive, 0, unknown);
+        grant.resources = [Resource::parse(path).unwrap()].into();
+        follow(witness, 0, EventBody::Acquired(Box::new(grant)))
+    };
+    let mut witness = witness();
+    let whole = Target::Subtree(Resource::parse("/a").unwrap());
+    witness.doubts(1, &[whole], &[], Says::Must);
+    assert_eq!(acquired(&mut witness, "/a/x", true), Ok(()));
+    assert!(is_breach(&acquired(&mut witness, "/a/x/1", true)));
+    assert!(is_breach(&acquired(&mut witness, "/a/y", false)));
+    assert_eq!(acquired(&mut witness, "/a", true), Ok(()));
+    assert!(is_breach(&acquired(&mut witness, "/a/z", true)));
+    // What was told by a grant that a failed commit took back is told again.
+    witness.doubts(2, &[Target::Subtree(Resource::root())], &[], Says::Must);
+    assert_eq!(acquired(&mut witness, "/a", true), Ok(()));
+    let (cause, incarnation) = (RecoveryCause::FailedCommit, "i".into());
+    let body = EventBody::Recovered { cause, incarnation, fence_floor: Fence(0) };
+    follow(&mut witness, 0, body).unwrap();
+    for says_so in [true, false] {
+        assert_eq!(acquired(&mut witness, "/a", says_so), Ok(()));
+    }
+}
+
+#[test]
 fn who_may_have_been_told_need_not_be() {
     for says_so in [false, true] {
         let mut witness = witness();
