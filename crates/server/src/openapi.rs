@@ -31,7 +31,7 @@ pub fn document(prefix: &str, lock_suffix: &str) -> Value {
             "license": { "name": "Apache-2.0 OR MIT", "identifier": "Apache-2.0 OR MIT" },
         },
         "servers": [{ "url": "/", "description": "This server" }],
-        "security": [{}, { "bearer": [] }, { "basic": [] }],
+        "security": [{}, { "bearer": [] }, { "basic": [] }, { "certificate": [] }],
         "tags": parts::tags(),
         "paths": paths,
         "components": {
@@ -51,6 +51,11 @@ pub fn document(prefix: &str, lock_suffix: &str) -> Value {
                     "type": "http",
                     "scheme": "basic",
                     "description": "An API key as the password; the user name is not looked at.",
+                },
+                "certificate": {
+                    "type": "mutualTLS",
+                    "description": "The certificate of the TLS client, where the server runs with \
+                                    `--identity certificate`.",
                 },
             },
         },
