@@ -118,7 +118,8 @@ pub(crate) struct Naive {
     pub(crate) changes: Vec<(u64, Claim)>,
     /// Waiters whose time was found to be up by the command that is being followed.
     pub(crate) leaving: Vec<WaiterId>,
-    /// What writes have changed whose end nobody has seen, and no exclusive grant was told of.
+    /// What writes have changed whose end nobody has seen and no exclusive grant was told of, with
+    /// the parts of it that some were told of.
     pub(crate) unknown: Vec<(Target, Vec<Claim>)>,
     /// Until when writes of a process before this one may land; none once a tick has found that
     /// it is over.
