@@ -107,6 +107,7 @@ impl Trail {
             let events: Vec<Event> =
                 (written + 1..=end).map(|seq| self.event(seq)).collect::<Result<_, _>>()?;
             log.append(&Group { events: &events, lease: LeaseTime(end * STEP_MS) })?;
+            log.checkpoint()?;
             written = end;
         }
         log.close_cleanly(LeaseTime(self.events * STEP_MS))?;

@@ -103,7 +103,7 @@ impl Committer {
         if !events.is_empty() {
             self.commit(events, lease);
         }
-        !self.is_broken
+        !self.is_broken && !self.log.is_checkpoint_due()
     }
 
     /// Does what there is to do, and never waits.
@@ -122,6 +122,7 @@ impl Committer {
             self.commit(events, lease);
         }
         // Between two commits, also when there is always another to come.
+        self.checkpoint();
         self.trim();
         Step::Done
     }
@@ -218,6 +219,7 @@ impl Committer {
     }
 
     fn fail_everything(&self) {
+        use EngineError::StorageFailure;
         let (parked, awaiting) = {
             let mut core = self.shared.lock();
             core.serving = Serving::Recovering;
@@ -228,10 +230,13 @@ impl Committer {
             (std::mem::take(&mut core.parked), std::mem::take(&mut core.awaiting))
         };
         for (_, parked) in parked {
-            let _ = parked.send(Err(EngineError::StorageFailure));
+            let _ = parked.send(Err(StorageFailure));
         }
-        for (_, awaiting) in awaiting {
-            let _ = awaiting.send(Err(EngineError::StorageFailure));
+        let durable = self.shared.durable();
+        for (seq, awaiting) in awaiting {
+            // What was committed before stays, and nobody may have come to answer it.
+            let is_durable = seq <= durable;
+            let _ = awaiting.send(if is_durable { Ok(()) } else { Err(StorageFailure) });
         }
     }
 
@@ -295,6 +300,17 @@ impl Committer {
             .map_err(|error| chain(&error))?;
         self.reading_at = self.shared.clock.monotonic();
         Ok(())
+    }
+
+    /// Keeps what gathers beside the log's main file small.
+    fn checkpoint(&mut self) {
+        if self.is_broken {
+            return;
+        }
+        if let Err(error) = self.log.checkpoint() {
+            tracing::error!(error = chain(&error), "the log could not be moved into its main file");
+            self.break_off();
+        }
     }
 
     /// Removes a chunk of what retention does not keep.

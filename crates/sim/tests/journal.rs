@@ -112,6 +112,7 @@ impl Bench {
         let lease = self.log().head().lease.max(LeaseTime(last));
         self.log().append(&Group { events: &events, lease })?;
         self.acknowledged = last;
+        self.log().checkpoint()?;
         Ok(())
     }
 

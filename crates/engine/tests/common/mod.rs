@@ -103,6 +103,10 @@ struct Script {
     slowness: Duration,
     /// Which thread made the newest append of events.
     appender: Option<std::thread::ThreadId>,
+    /// A checkpoint is due; and whether it fails.
+    checkpoint: Option<bool>,
+    /// Which thread did the newest checkpoint.
+    mover: Option<std::thread::ThreadId>,
 }
 
 /// What a test does to the log.
@@ -111,6 +115,7 @@ pub struct Gate {
     script: Arc<(Mutex<Script>, Condvar)>,
     begun: Arc<watch::Sender<u64>>,
     reopened: Arc<watch::Sender<u64>>,
+    checkpoints: Arc<watch::Sender<u64>>,
 }
 
 impl Gate {
@@ -119,6 +124,7 @@ impl Gate {
             script: Arc::default(),
             begun: Arc::new(watch::Sender::new(0)),
             reopened: Arc::new(watch::Sender::new(0)),
+            checkpoints: Arc::new(watch::Sender::new(0)),
         }
     }
 
@@ -164,6 +170,18 @@ impl Gate {
     /// From now on each append takes so long.
     pub fn slow_down(&self, to: Duration) {
         self.change(|script| script.slowness = to);
+    }
+
+    /// From now on a checkpoint is due, until one has been done.
+    pub fn checkpoint_next(&self, fails: bool) {
+        self.change(|script| script.checkpoint = Some(fails));
+    }
+
+    /// Waits until so many checkpoints were done. Whether the last was by the thread that asks.
+    pub async fn until_checkpoints(&self, times: u64) -> bool {
+        let mut checkpoints = self.checkpoints.subscribe();
+        soon(checkpoints.wait_for(|done| times <= *done)).await.unwrap();
+        self.script.0.lock().unwrap().mover == Some(std::thread::current().id())
     }
 
     /// Whether the newest append of events was made by the thread that asks.
@@ -220,6 +238,23 @@ impl Log for ScriptedLog {
             self.inner.append(group)?;
         }
         if fault.is_none() {
+            return Ok(());
+        }
+        self.broken = true;
+        Err(LogError::Damaged { seq: Seq(0), what: "the test says so".to_owned() })
+    }
+
+    fn is_checkpoint_due(&self) -> bool {
+        self.gate.script.0.lock().unwrap().checkpoint.is_some()
+    }
+
+    fn checkpoint(&mut self) -> Result<(), LogError> {
+        let mut script = self.gate.script.0.lock().unwrap();
+        let Some(fails) = script.checkpoint.take() else { return Ok(()) };
+        script.mover = Some(std::thread::current().id());
+        drop(script);
+        self.gate.checkpoints.send_modify(|done| *done += 1);
+        if !fails {
             return Ok(());
         }
         self.broken = true;

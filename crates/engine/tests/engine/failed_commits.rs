@@ -112,6 +112,30 @@ async fn the_log_is_tried_again_until_it_opens() {
 }
 
 #[tokio::test]
+async fn a_checkpoint_that_fails_takes_back_nothing() {
+    let world = World::new();
+    let held = world.locked("alice", "/x").await;
+    world.gate.hold();
+    let mut granted = pin!(world.engine.acquire(acquire("bob", "/y")));
+    assert!(still_waits(granted.as_mut()).await);
+    world.gate.until_begun(2).await;
+    let mut next = pin!(world.engine.acquire(acquire("carol", "/z")));
+    assert!(still_waits(next.as_mut()).await);
+    world.gate.checkpoint_next(true);
+    world.gate.hold_reopen();
+    world.gate.release();
+    world.gate.until_reopened(1).await;
+    // Nobody had come to answer it before the checkpoint failed.
+    soon(granted).await.unwrap().delivery.delivered();
+    assert_eq!(failed(soon(next).await), EngineError::StorageFailure);
+    world.gate.let_reopen();
+    world.until_serving().await;
+    assert_eq!(world.engine.stats().locks, 2);
+    soon(world.engine.renew(renew(&held, 60_000))).await.unwrap();
+    assert_eq!(names(&world.end().await), ["acquired", "acquired", "renewed"]);
+}
+
+#[tokio::test]
 async fn a_retry_with_its_key_learns_what_became_of_an_unknown_commit() {
     for fault in BOTH {
         let world = World::new();

@@ -78,6 +78,16 @@ async fn a_slow_commit_leaves_those_after_it_to_the_journal_s_thread() {
 }
 
 #[tokio::test]
+async fn a_checkpoint_is_done_by_the_journal_s_thread_whoever_commits() {
+    let world = lone().await;
+    world.gate.checkpoint_next(false);
+    assert!(commits_here(&world).await);
+    assert!(!world.gate.until_checkpoints(1).await);
+    until_commits_are_here(&world).await;
+    world.end().await;
+}
+
+#[tokio::test]
 async fn a_commit_of_the_settler_that_fails_is_unknown_and_the_log_is_brought_back() {
     for fault in [Fault::NotWritten, Fault::Written] {
         let world = lone().await;

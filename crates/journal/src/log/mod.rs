@@ -216,6 +216,18 @@ pub trait Log: Send {
     /// [`LogError::NeedsReopen`] until [`Self::reopen`] has succeeded.
     fn append(&mut self, group: &Group<'_>) -> Result<(), LogError>;
 
+    /// Whether enough has gathered beside the main file for [`Self::checkpoint`] to move it. No
+    /// I/O.
+    fn is_checkpoint_due(&self) -> bool;
+
+    /// Moves what has gathered into the main file, if a checkpoint is due. Belongs behind an
+    /// append that has been answered: it takes longer than one, and nothing rests on it.
+    ///
+    /// # Errors
+    /// When the store fails; as for [`Self::append`] the log then has to be opened again. What was
+    /// appended stays durable.
+    fn checkpoint(&mut self) -> Result<(), LogError>;
+
     /// Events from `from` on, in order: at most `limit`, and at most about 4 MiB, but at least
     /// one if there is any. Starts with the oldest that is kept if `from` has been trimmed.
     ///

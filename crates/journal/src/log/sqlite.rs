@@ -19,6 +19,7 @@ mod read;
 mod trim;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use leasehold_core::event::{Event, EventBody};
 use leasehold_core::ids::Seq;
@@ -32,7 +33,7 @@ use crate::connect::{StoreError, failed, int};
 use crate::folder::DataFolder;
 pub(crate) use open::mark_restored;
 pub use open::{CHECKPOINT_PAGES, LogOptions, OpenError, Opened, SCHEMA_VERSION};
-use open::{checkpoint, connect_writer, inspect};
+use open::{Gathered, Moving, checkpoint, connect_writer, inspect};
 pub(crate) use read::{base, body, head, one, read, trimmed};
 
 /// The log in `log.db`. Keeps the data folder locked.
@@ -51,6 +52,7 @@ pub struct SqliteLog {
     trimmed: Option<Trimmed>,
     /// The marks in `state`, most of which an append has to clear.
     marks: Marks,
+    gathered: Arc<Gathered>,
     buffer: Vec<u8>,
 }
 
@@ -175,6 +177,23 @@ impl Log for SqliteLog {
         Ok(())
     }
 
+    fn is_checkpoint_due(&self) -> bool {
+        self.options.pages() <= self.gathered.since_moved()
+    }
+
+    fn checkpoint(&mut self) -> Result<(), LogError> {
+        if !self.is_checkpoint_due() {
+            return Ok(());
+        }
+        let connection = self.connection.take().ok_or(LogError::NeedsReopen)?;
+        checkpoint(&connection, Moving::WhatReadersLeave)
+            .map_err(failed("checkpoint", &self.path))?;
+        self.connection = Some(connection);
+        // Also where a reader kept it from moving all: each commit would try again.
+        self.gathered.moved();
+        Ok(())
+    }
+
     fn read(&mut self, from: Seq, limit: usize) -> Result<Vec<Stored>, LogError> {
         let connection = self.connection()?;
         Ok(read(connection, from, limit).map_err(failed("read", &self.path))?)
@@ -183,13 +202,16 @@ impl Log for SqliteLog {
     fn reopen(&mut self) -> Result<Head, LogError> {
         // Closed first, so that nothing of what failed is left in a cache of ours.
         self.connection = None;
-        let connection = connect_writer(&self.path, self.options).map_err(|error| match error {
+        let opened = connect_writer(&self.path, self.options, &self.gathered);
+        let connection = opened.map_err(|error| match error {
             OpenError::Store(error) => error,
             error => StoreError::new("open", &self.path, error),
         })?;
         // Frames that are in the write-ahead file but may not be on the disk are written anew,
         // into the main file, and synced there: a second sync of the old ones proves nothing.
-        if !checkpoint(&connection).map_err(failed("checkpoint", &self.path))? {
+        let is_whole = checkpoint(&connection, Moving::Everything)
+            .map_err(failed("checkpoint", &self.path))?;
+        if !is_whole {
             let busy = "a reader holds the write-ahead file";
             return Err(StoreError::new("checkpoint", &self.path, busy).into());
         }
@@ -198,6 +220,7 @@ impl Log for SqliteLog {
         self.trimmed = found.trimmed;
         self.marks = found.marks;
         self.connection = Some(connection);
+        self.gathered.restarted();
         Ok(self.head)
     }
 
@@ -227,7 +250,7 @@ impl Log for SqliteLog {
         self.marks = marks;
         self.head.lease = lease;
         // Nicer to find, and no more than that: a log with a write-ahead file is as whole.
-        if let Err(source) = checkpoint(self.connection()?) {
+        if let Err(source) = checkpoint(self.connection()?, Moving::Everything) {
             tracing::warn!(path = %self.path.display(), %source, "no checkpoint at shutdown");
         }
         Ok(())

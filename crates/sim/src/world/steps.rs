@@ -178,6 +178,8 @@ impl World {
                 self.judge.stood_still();
                 self.judge.recovered();
             } else {
+                // What failed may have come after a commit whose answers go out.
+                self.read_log()?;
                 self.judge.journal_failed();
             }
         }

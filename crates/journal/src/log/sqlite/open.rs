@@ -3,10 +3,13 @@
 //! Which case the files are in is decided in [`crate::recovery`].
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use leasehold_core::ids::Seq;
 use leasehold_core::sabotage::{self, Mistake};
 use rusqlite::Connection;
+use rusqlite::hooks::Wal;
 
 use super::read::{oldest, state, tail};
 use super::{Marks, SqliteLog};
@@ -20,12 +23,16 @@ use crate::recovery::{Case, IndexState, LogState, RestState, WalState, classify}
 /// The version of the schema that this program writes.
 pub const SCHEMA_VERSION: i64 = 1;
 
-/// The pages that gather in the write-ahead file before a commit moves them into the file.
+/// The pages that gather in the write-ahead file before they are moved into the main file.
 ///
-/// 4,096 pages are 16 MiB. A checkpoint writes each changed page once, however often it was
-/// written: the last page of `event` is, by every commit. So a larger number writes less, and
-/// stalls one commit for longer, about as long as the disk takes to write this much.
-pub const CHECKPOINT_PAGES: u32 = 4096;
+/// 512 pages are 2 MiB. A checkpoint writes each changed page once, however often it was written:
+/// the last page of `event` is, by every commit. So a larger number writes less, and keeps the
+/// next commit waiting for longer. docs/performance.md has what was measured.
+pub const CHECKPOINT_PAGES: u32 = 512;
+
+/// The pages that the write-ahead file may keep on the disk while it has less: writing over what is
+/// there takes the disk less time than making room.
+const KEPT_PAGES: u32 = 4096;
 
 /// How many of the newest events are checked when the log is opened.
 const TAIL_CHECKED: usize = 64;
@@ -48,8 +55,14 @@ pub(super) const SCHEMA: &str = "
 /// How the log is opened.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct LogOptions {
-    /// The pages that gather in the write-ahead file before a commit moves them; at least 1.
+    /// The pages that gather in the write-ahead file before a checkpoint moves them; at least 1.
     pub checkpoint_pages: u32,
+}
+
+impl LogOptions {
+    pub(super) fn pages(self) -> u32 {
+        self.checkpoint_pages.max(1)
+    }
 }
 
 impl Default for LogOptions {
@@ -167,8 +180,9 @@ impl SqliteLog {
         if created {
             create(folder, &path)?;
         }
-        let connection = connect_writer(&path, options)?;
-        checkpoint(&connection).map_err(failed("checkpoint", &path))?;
+        let gathered = Arc::new(Gathered::default());
+        let connection = connect_writer(&path, options, &gathered)?;
+        checkpoint(&connection, Moving::Everything).map_err(failed("checkpoint", &path))?;
         let found = inspect(&connection, &path).map_err(|error| match error {
             LogError::Store(error) if !error.is_damage() => OpenError::Store(error),
             error => OpenError::Damaged { path: path.clone(), source: error.into() },
@@ -191,6 +205,7 @@ impl SqliteLog {
             head: found.head,
             trimmed: found.trimmed,
             marks: found.marks,
+            gathered,
             buffer: Vec::with_capacity(1024),
         };
         Ok((log, opened))
@@ -268,32 +283,89 @@ fn create(folder: &DataFolder, path: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-pub(super) fn connect_writer(path: &Path, options: LogOptions) -> Result<Connection, OpenError> {
-    let connection = connect::writer(path).map_err(failed("open", path))?;
+/// How many pages are in the write-ahead file.
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    /// After the newest commit.
+    now: AtomicU32,
+    /// How many of them there were at the last checkpoint.
+    at_checkpoint: AtomicU32,
+}
+
+impl Gathered {
+    fn committed(&self, pages: u32) {
+        self.now.store(pages, Ordering::Relaxed);
+        // Begun anew, for nobody needed what was there.
+        if pages < self.at_checkpoint.load(Ordering::Relaxed) {
+            self.at_checkpoint.store(0, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn moved(&self) {
+        self.at_checkpoint.store(self.now.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    pub(super) fn restarted(&self) {
+        self.now.store(0, Ordering::Relaxed);
+        self.at_checkpoint.store(0, Ordering::Relaxed);
+    }
+
+    pub(super) fn since_moved(&self) -> u32 {
+        let at_checkpoint = self.at_checkpoint.load(Ordering::Relaxed);
+        self.now.load(Ordering::Relaxed).saturating_sub(at_checkpoint)
+    }
+}
+
+/// The connection that writes. It does no checkpoint by itself, and tells `gathered` of each commit.
+pub(super) fn connect_writer(
+    path: &Path,
+    options: LogOptions,
+    gathered: &Arc<Gathered>,
+) -> Result<Connection, OpenError> {
+    let mut connection = connect::writer(path).map_err(failed("open", path))?;
     if !connect::use_wal(&connection).map_err(failed("set up", path))? {
         return Err(OpenError::NoWal { path: path.to_owned() });
     }
-    let pages = options.checkpoint_pages.max(1);
+    let kept = options.pages().saturating_mul(2).max(KEPT_PAGES);
     let synchronous = if sabotage::is(Mistake::SkipSync) { "OFF" } else { "FULL" };
     connection
         .execute_batch(&format!(
             "PRAGMA synchronous = {synchronous};
              PRAGMA fullfsync = ON;
              PRAGMA checkpoint_fullfsync = ON;
-             PRAGMA wal_autocheckpoint = {pages};
              PRAGMA journal_size_limit = {};",
-            i64::from(pages) * 4096 * 2
+            i64::from(kept) * 4096
         ))
+        .map_err(failed("set up", path))?;
+    let gathered = Arc::clone(gathered);
+    connection
+        .wal_hook(Some(move |_: &mut Wal, pages: i32| {
+            gathered.committed(u32::try_from(pages).unwrap_or(0));
+            Ok(())
+        }))
         .map_err(failed("set up", path))?;
     Ok(connection)
 }
 
-/// Moves everything into the main file, syncs it, and empties the write-ahead file. `false` if a
-/// reader kept it from finishing.
-pub(super) fn checkpoint(connection: &Connection) -> rusqlite::Result<bool> {
-    let busy: i64 =
-        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
-    Ok(busy == 0)
+/// What a checkpoint moves into the main file, which it syncs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Moving {
+    /// All there is, and the write-ahead file is emptied. Readers are waited for.
+    Everything,
+    /// What no reader stands in the way of.
+    WhatReadersLeave,
+}
+
+/// Moves the write-ahead file into the main one. `false` if a reader kept it from moving all.
+pub(super) fn checkpoint(connection: &Connection, moving: Moving) -> rusqlite::Result<bool> {
+    let pragma = match moving {
+        Moving::Everything => "PRAGMA wal_checkpoint(TRUNCATE)",
+        Moving::WhatReadersLeave => "PRAGMA wal_checkpoint(PASSIVE)",
+    };
+    connection.query_row(pragma, [], |row| {
+        let (busy, gathered, moved): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        Ok(busy == 0 && gathered == moved)
+    })
 }
 
 /// Reads the state, and checks that the newest events are the end of a chain.
@@ -347,12 +419,12 @@ pub(crate) fn mark_restored(path: &Path) -> Result<Head, OpenError> {
             source: "not a log of this version of leasehold".into(),
         });
     };
-    let connection = connect_writer(path, LogOptions::default())?;
+    let connection = connect_writer(path, LogOptions::default(), &Arc::default())?;
     let found = inspect(&connection, path)
         .map_err(|error| OpenError::Damaged { path: path.to_owned(), source: error.into() })?;
     connection
         .execute_batch("UPDATE state SET clean = 0, restored = 1")
-        .and_then(|()| checkpoint(&connection))
+        .and_then(|()| checkpoint(&connection, Moving::Everything))
         .map_err(failed("mark as restored", path))?;
     Ok(found.head)
 }

@@ -78,6 +78,62 @@ fn a_reading_alone_ends_a_clean_shutdown_but_not_a_restore() {
     assert!(!testing::open(root.path()).2.restored);
 }
 
+/// Appends what `story` goes on with, group by group, until a checkpoint is due: in how many groups.
+fn append_until_due(log: &mut SqliteLog, story: &mut Story) -> usize {
+    let mut groups = 0;
+    while !log.is_checkpoint_due() {
+        append(log, &traffic(story, 3), 3);
+        groups += 1;
+    }
+    groups
+}
+
+#[test]
+fn what_gathers_is_moved_when_it_is_due_and_its_room_is_used_again() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = DataFolder::open(root.path()).unwrap();
+    let (mut log, _) = SqliteLog::open(&folder, LogOptions { checkpoint_pages: 40 }).unwrap();
+    let size = |name: &str| root.path().join(name).metadata().unwrap().len();
+    let mut story = Story::default();
+    let main = size("log.db");
+    let groups = append_until_due(&mut log, &mut story);
+    assert_eq!(size("log.db"), main, "no append does a checkpoint");
+    log.checkpoint().unwrap();
+    assert!(size("log.db") > main && !log.is_checkpoint_due());
+    let gathered = size("log.db-wal");
+    for _ in 0..5 {
+        let again = append_until_due(&mut log, &mut story);
+        assert!(again.abs_diff(groups) <= 2, "{again} groups, {groups} at first");
+        log.checkpoint().unwrap();
+    }
+    assert!(size("log.db-wal") <= gathered + 10 * 4096, "written over, not behind");
+}
+
+#[test]
+fn a_reader_in_the_way_of_a_checkpoint_does_not_have_each_commit_try_it() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = DataFolder::open(root.path()).unwrap();
+    let (mut log, _) = SqliteLog::open(&folder, LogOptions { checkpoint_pages: 40 }).unwrap();
+    let mut story = Story::default();
+    append(&mut log, &traffic(&mut story, 3), 3);
+    let reader = connect::reader(&folder.log_path()).unwrap();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM event;").unwrap();
+    let groups = append_until_due(&mut log, &mut story);
+    for _ in 0..3 {
+        log.checkpoint().unwrap();
+        let again = append_until_due(&mut log, &mut story);
+        assert!(again.abs_diff(groups) <= 2, "{again} groups, {groups} at first");
+    }
+    drop(reader);
+    log.checkpoint().unwrap();
+    append(&mut log, &traffic(&mut story, 3), 3);
+    let pages = log.gathered.since_moved();
+    assert!(pages < 20, "{pages} pages: begun anew");
+    let head = log.head();
+    drop((folder, log));
+    assert_eq!(testing::open(root.path()).2.head, head);
+}
+
 #[test]
 fn a_killed_server_s_events_are_there_without_a_checkpoint() {
     let root = tempfile::tempdir().unwrap();
