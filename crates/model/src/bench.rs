@@ -125,7 +125,7 @@ impl Bench {
             .collect();
         self.follow(&done.events);
         self.woken(&done.wakes);
-        self.observe(true);
+        self.observe_end();
         let now = self.naive.now;
         if !done.outcome {
             self.naive.away.retain(|away| now.lease < away.until);

@@ -20,14 +20,15 @@ impl ReferenceStateMachine for Commands {
             12 => Just(0),
             6 => 1_u64..700,
             3 => prop_oneof![Just(1000), Just(2000), Just(5000), Just(10_000)],
-            1 => 3000_u64..30_000,
+            2 => 3000_u64..30_000,
         ];
         // Rarely a jump over everything that is due.
         let passes = prop_oneof![60 => passes, 1 => 100_000_u64..700_000];
         let budget = prop_oneof![
             4 => Just(Some(usize::MAX)),
             3 => Just(None),
-            2 => (0_usize..3).prop_map(Some),
+            // More is due than is ended: what follows meets what has ended and is still there.
+            4 => (0_usize..3).prop_map(Some),
         ];
         (passes, budget, proptest::bool::weighted(0.2), what())
             .prop_map(|(passes_ms, budget, settles, what)| Step {
@@ -83,7 +84,7 @@ fn ttl() -> impl Strategy<Value = Option<u64>> {
 
 fn what() -> impl Strategy<Value = What> {
     let acquire = (
-        (0_usize..3, vec(place(), 1..4), proptest::bool::weighted(0.15)),
+        (0_usize..3, vec(place(), 1..4), proptest::bool::weighted(0.25)),
         (proptest::bool::weighted(0.35), proptest::bool::weighted(0.25), ttl()),
         wait(),
         proptest::option::weighted(0.4, 0_usize..6),

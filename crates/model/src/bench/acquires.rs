@@ -113,7 +113,7 @@ impl Bench {
                     assert_eq!(*ticket, kept, "who comes back keeps its place");
                 }
                 self.add_waiter(*ticket, command);
-                self.observe(false);
+                self.observe(&[]);
                 assert!(!self.naive.closes_circle(*ticket), "a circle was not seen");
             }
             (Err(AcquireRefusal::Deadlock { circle }), Acquiring::Parked { ticket }) => {

@@ -212,6 +212,6 @@ impl Bench {
         naive.drains.clear();
         naive.locks.iter_mut().for_each(|lock| lock.uncollected = None);
         self.tables[0].assert_invariants(self.naive.now);
-        self.observe(true);
+        self.observe_end();
     }
 }

@@ -11,10 +11,15 @@ use crate::naive::{Away, Claim, Drain, Draining, Waiter, alternatives};
 
 impl Bench {
     pub(super) fn follow(&mut self, events: &[Event]) {
-        for event in events {
+        self.follow_first(events.len(), events);
+    }
+
+    /// Follows so many of these events.
+    fn follow_first(&mut self, count: usize, events: &[Event]) {
+        for (at, event) in events[..count].iter().enumerate() {
             if matches!(event.body, EventBody::Acquired(_)) {
                 // One that has taken its place on one of several has left the others.
-                self.observe(false);
+                self.observe(&events[at + 1..]);
             }
             self.naive.follow(event);
         }
@@ -27,9 +32,9 @@ impl Bench {
         is_own: impl Fn(&EventBody) -> bool,
     ) -> &'e [Event] {
         let own = events.iter().position(|event| is_own(&event.body)).unwrap_or(events.len());
-        self.follow(&events[..own]);
+        self.follow_first(own, events);
         if own > 0 {
-            self.observe(false);
+            self.observe(&[]);
         }
         &events[own..]
     }
@@ -37,7 +42,7 @@ impl Bench {
     pub(super) fn finish_step(&mut self, events: &[Event], wakes: &[(WaiterId, Woken)]) {
         self.follow(events);
         self.woken(wakes);
-        self.observe(true);
+        self.observe_end();
     }
 
     /// Follows what has come of parked commands.
@@ -120,39 +125,43 @@ impl Bench {
         self.naive.drains.remove(at.expect("it waited for writes"))
     }
 
-    /// Sees who has its place meanwhile, whether it may, and (at the end) whether somebody is
-    /// missing.
-    pub(super) fn observe(&mut self, is_end: bool) {
-        loop {
-            let table = &self.tables[0];
-            let naive = &self.naive;
-            let claims = |waiter: &Waiter| {
-                alternatives(&waiter.command).into_iter().find(|claim| {
-                    let queue = table.inspect(&claim.resources[0], naive.now).queue;
-                    queue.iter().any(|it| it.waiter == waiter.ticket && it.granted)
-                })
+    /// Where a waiter has its place: it shows it, or is granted it by an event that is to come.
+    fn place(&self, waiter: &Waiter, coming: &[Event]) -> Option<Claim> {
+        alternatives(&waiter.command).into_iter().find(|claim| {
+            let queue = self.tables[0].inspect(&claim.resources[0], self.naive.now).queue;
+            let shows = queue.iter().any(|it| it.waiter == waiter.ticket && it.granted);
+            let is_granted = |event: &Event| {
+                matches!(&event.body, EventBody::Acquired(grant)
+                    if grant.lock_id == waiter.command.lock_id
+                        && *grant.resources == *claim.resources)
             };
+            shows || coming.iter().any(is_granted)
+        })
+    }
+
+    /// Sees who has its place meanwhile, where it may have it.
+    pub(super) fn observe(&mut self, coming: &[Event]) {
+        loop {
+            let naive = &self.naive;
             let next = naive.waiters.iter().enumerate().find_map(|(at, waiter)| {
-                let claim = if waiter.claimed.is_none() { claims(waiter)? } else { return None };
+                let claim = match waiter.claimed {
+                    None => self.place(waiter, coming)?,
+                    Some(_) => return None,
+                };
                 naive.in_the_way(&claim, &naive.asks(waiter)).is_nothing().then_some((at, claim))
             });
-            match next {
-                Some((at, claim)) => self.naive.waiters[at].claimed = Some(claim.resources),
-                None => {
-                    if is_end {
-                        let unknown = naive
-                            .waiters
-                            .iter()
-                            .find(|waiter| waiter.claimed.is_none() && claims(waiter).is_some());
-                        assert!(unknown.is_none(), "it has its place too early: {unknown:?}");
-                    }
-                    break;
-                }
-            }
+            let Some((at, claim)) = next else { return };
+            self.naive.waiters[at].claimed = Some(claim.resources);
         }
-        if is_end {
-            self.nobody_is_missing();
-        }
+    }
+
+    /// The same when a step is over: whether anybody has a place too early, or none too late.
+    pub(super) fn observe_end(&mut self) {
+        self.observe(&[]);
+        let mut unseen = self.naive.waiters.iter().filter(|waiter| waiter.claimed.is_none());
+        let early = unseen.find(|waiter| self.place(waiter, &[]).is_some());
+        assert!(early.is_none(), "it has its place too early: {early:?}");
+        self.nobody_is_missing();
     }
 
     pub(super) fn nobody_is_missing(&self) {

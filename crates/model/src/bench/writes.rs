@@ -107,6 +107,6 @@ impl Bench {
                 self.naive.drains[at].pins = self.naive.pins_under(lock);
             }
         }
-        self.observe(true);
+        self.observe_end();
     }
 }
