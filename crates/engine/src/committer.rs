@@ -1,4 +1,5 @@
-//! The journal's thread: commits what has gathered, and brings the log back when a commit fails.
+//! The journal's thread: commits what has gathered, does checkpoints and retention in between, and
+//! brings the log back when one of them fails.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -81,13 +81,13 @@ impl Engine {
     }
 
     /// Commits what was left to this task; or has the journal's thread do it, if there is somebody
-    /// else now who would have to stand still meanwhile.
+    /// else now who would have to stand still meanwhile. A checkpoint is that thread's in any case.
     fn commit_inline(&self) {
         let shared = &self.shared;
         if !std::mem::take(&mut shared.lock().left_to_settler) {
             return;
         }
-        let is_committed = shared.commits_inline() && {
+        let is_done = shared.commits_inline() && {
             // As a panic in the journal's thread does.
             let _abort = AbortOnPanic::armed();
             // It is locked where the journal's thread trims, or brings the log back.
@@ -95,7 +95,7 @@ impl Engine {
             let committer = committer.as_mut().and_then(|committer| committer.as_mut());
             committer.is_some_and(Committer::commit_now)
         };
-        if !is_committed {
+        if !is_done {
             shared.work.notify_one();
         }
     }

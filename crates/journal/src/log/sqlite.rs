@@ -33,7 +33,7 @@ use crate::connect::{StoreError, failed, int};
 use crate::folder::DataFolder;
 pub(crate) use open::mark_restored;
 pub use open::{CHECKPOINT_PAGES, LogOptions, OpenError, Opened, SCHEMA_VERSION};
-use open::{Gathered, Moving, checkpoint, connect_writer, inspect};
+use open::{Gathered, checkpoint, connect_writer, inspect};
 pub(crate) use read::{base, body, head, one, read, trimmed};
 
 /// The log in `log.db`. Keeps the data folder locked.
@@ -186,7 +186,9 @@ impl Log for SqliteLog {
             return Ok(());
         }
         let connection = self.connection.take().ok_or(LogError::NeedsReopen)?;
-        checkpoint(&connection, Moving::WhatReadersLeave)
+        // What no reader stands in the way of, and nobody is waited for.
+        connection
+            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
             .map_err(failed("checkpoint", &self.path))?;
         self.connection = Some(connection);
         // Also where a reader kept it from moving all: each commit would try again.
@@ -209,9 +211,7 @@ impl Log for SqliteLog {
         })?;
         // Frames that are in the write-ahead file but may not be on the disk are written anew,
         // into the main file, and synced there: a second sync of the old ones proves nothing.
-        let is_whole = checkpoint(&connection, Moving::Everything)
-            .map_err(failed("checkpoint", &self.path))?;
-        if !is_whole {
+        if !checkpoint(&connection).map_err(failed("checkpoint", &self.path))? {
             let busy = "a reader holds the write-ahead file";
             return Err(StoreError::new("checkpoint", &self.path, busy).into());
         }
@@ -250,7 +250,7 @@ impl Log for SqliteLog {
         self.marks = marks;
         self.head.lease = lease;
         // Nicer to find, and no more than that: a log with a write-ahead file is as whole.
-        if let Err(source) = checkpoint(self.connection()?, Moving::Everything) {
+        if let Err(source) = checkpoint(self.connection()?) {
             tracing::warn!(path = %self.path.display(), %source, "no checkpoint at shutdown");
         }
         Ok(())

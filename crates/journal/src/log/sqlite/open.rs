@@ -182,7 +182,7 @@ impl SqliteLog {
         }
         let gathered = Arc::new(Gathered::default());
         let connection = connect_writer(&path, options, &gathered)?;
-        checkpoint(&connection, Moving::Everything).map_err(failed("checkpoint", &path))?;
+        checkpoint(&connection).map_err(failed("checkpoint", &path))?;
         let found = inspect(&connection, &path).map_err(|error| match error {
             LogError::Store(error) if !error.is_damage() => OpenError::Store(error),
             error => OpenError::Damaged { path: path.clone(), source: error.into() },
@@ -347,25 +347,12 @@ pub(super) fn connect_writer(
     Ok(connection)
 }
 
-/// What a checkpoint moves into the main file, which it syncs.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Moving {
-    /// All there is, and the write-ahead file is emptied. Readers are waited for.
-    Everything,
-    /// What no reader stands in the way of.
-    WhatReadersLeave,
-}
-
-/// Moves the write-ahead file into the main one. `false` if a reader kept it from moving all.
-pub(super) fn checkpoint(connection: &Connection, moving: Moving) -> rusqlite::Result<bool> {
-    let pragma = match moving {
-        Moving::Everything => "PRAGMA wal_checkpoint(TRUNCATE)",
-        Moving::WhatReadersLeave => "PRAGMA wal_checkpoint(PASSIVE)",
-    };
-    connection.query_row(pragma, [], |row| {
-        let (busy, gathered, moved): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        Ok(busy == 0 && gathered == moved)
-    })
+/// Moves everything into the main file, syncs it, and empties the write-ahead file. `false` if a
+/// reader kept it from finishing.
+pub(super) fn checkpoint(connection: &Connection) -> rusqlite::Result<bool> {
+    let busy: i64 =
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    Ok(busy == 0)
 }
 
 /// Reads the state, and checks that the newest events are the end of a chain.
@@ -424,7 +411,7 @@ pub(crate) fn mark_restored(path: &Path) -> Result<Head, OpenError> {
         .map_err(|error| OpenError::Damaged { path: path.to_owned(), source: error.into() })?;
     connection
         .execute_batch("UPDATE state SET clean = 0, restored = 1")
-        .and_then(|()| checkpoint(&connection, Moving::Everything))
+        .and_then(|()| checkpoint(&connection))
         .map_err(failed("mark as restored", path))?;
     Ok(found.head)
 }
