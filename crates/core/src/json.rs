@@ -11,11 +11,7 @@ use crate::time::WallTime;
 
 /// Appends a string in quotes.
 pub fn text(out: &mut Vec<u8>, text: &str) {
-    // Without a way out of the loop, so that many bytes are compared at once.
-    let is_plain = text
-        .bytes()
-        .fold(true, |plain, byte| plain & (b' ' <= byte) & (byte != b'"') & (byte != b'\\'));
-    if is_plain {
+    if is_plain(text) {
         out.push(b'"');
         out.extend_from_slice(text.as_bytes());
         out.push(b'"');
@@ -23,6 +19,24 @@ pub fn text(out: &mut Vec<u8>, text: &str) {
         // Every string has a JSON text, and writing to memory does not fail.
         let _ = serde_json::to_writer(out, text);
     }
+}
+
+/// Appends one string in quotes, of which these are the parts.
+pub fn text_of(out: &mut Vec<u8>, parts: &[&str]) {
+    if !parts.iter().all(|part| is_plain(part)) {
+        return text(out, &parts.concat());
+    }
+    out.push(b'"');
+    for part in parts {
+        out.extend_from_slice(part.as_bytes());
+    }
+    out.push(b'"');
+}
+
+/// Whether there is nothing in it that JSON writes otherwise.
+fn is_plain(text: &str) -> bool {
+    // Without a way out of the loop, so that many bytes are compared at once.
+    text.bytes().fold(true, |plain, byte| plain & (b' ' <= byte) & (byte != b'"') & (byte != b'\\'))
 }
 
 /// Appends a string in quotes, or `null`.
@@ -116,6 +130,8 @@ mod tests {
             let one = format!("a{character}");
             let ours = written(|out| text(out, &one));
             assert_eq!(ours, serde_json::to_string(&one).unwrap());
+            let in_parts = written(|out| text_of(out, &["x", &one, "", "y"]));
+            assert_eq!(in_parts, serde_json::to_string(&format!("x{one}y")).unwrap());
             all.push(character);
         }
         assert_eq!(written(|out| text(out, &all)), serde_json::to_string(&all).unwrap());

@@ -17,7 +17,6 @@ use leasehold_core::time::WallTime;
 use leasehold_journal::files;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
-use subtle::ConstantTimeEq;
 
 /// What every token begins with.
 pub const PREFIX: &str = "lock_";
@@ -161,14 +160,19 @@ impl TokenKeys {
         bytes[..2].copy_from_slice(&key.id.to_be_bytes());
         bytes[2..18].copy_from_slice(lock_id.0.as_bytes());
         bytes[18..CLAIMS].copy_from_slice(&fence.0.to_be_bytes());
-        let mut mac = key.mac.clone();
-        mac.update(&bytes[..CLAIMS]);
-        mac.update(self.incarnation.as_bytes());
-        bytes[CLAIMS..].copy_from_slice(&mac.finalize().into_bytes());
+        let seal = self.mac(key, &bytes[..CLAIMS]).finalize();
+        bytes[CLAIMS..].copy_from_slice(&seal.into_bytes());
         let mut token = String::with_capacity(PREFIX.len() + 78);
         token.push_str(PREFIX);
         URL_SAFE_NO_PAD.encode_string(bytes, &mut token);
         token
+    }
+
+    fn mac(&self, key: &Key, claims: &[u8]) -> Hmac<Sha256> {
+        let mut mac = key.mac.clone();
+        mac.update(claims);
+        mac.update(self.incarnation.as_bytes());
+        mac
     }
 
     /// What a presented token claims, if it was issued here.
@@ -179,15 +183,20 @@ impl TokenKeys {
     }
 
     fn claims(&self, token: &str) -> Option<(LockId, Fence)> {
-        let bytes = URL_SAFE_NO_PAD.decode(token.strip_prefix(PREFIX)?).ok()?;
-        let bytes: [u8; CLAIMS + SEAL] = bytes.try_into().ok()?;
+        // It decodes what it would encode and nothing else, neither padding nor bits that are left
+        // over: a token has no second spelling.
+        let mut bytes = [0; CLAIMS + SEAL];
+        let length = URL_SAFE_NO_PAD.decode_slice(token.strip_prefix(PREFIX)?, &mut bytes).ok()?;
+        if length != bytes.len() {
+            return None;
+        }
         let id = u16::from_be_bytes(bytes[..2].try_into().ok()?);
         let lock_id = LockId(uuid::Uuid::from_bytes(bytes[2..18].try_into().ok()?));
         let fence = Fence(u64::from_be_bytes(bytes[18..CLAIMS].try_into().ok()?));
         let key = self.keys.iter().find(|key| key.id == id)?;
-        // The whole text is compared, so that no second spelling of a token is one.
-        let expected = self.seal(key, lock_id, fence);
-        bool::from(expected.as_bytes().ct_eq(token.as_bytes())).then_some((lock_id, fence))
+        // Compared in a time that tells nothing of where the two differ.
+        self.mac(key, &bytes[..CLAIMS]).verify_slice(&bytes[CLAIMS..]).ok()?;
+        Some((lock_id, fence))
     }
 }
 
@@ -259,7 +268,19 @@ mod tests {
             let other = String::from_utf8(other).unwrap();
             assert_eq!(keys.read(&other), Presented::Forged, "{other}");
         }
-        assert_eq!(keys.read(&format!("{token}A")), Presented::Forged);
+        let bytes = URL_SAFE_NO_PAD.decode(&token[PREFIX.len()..]).unwrap();
+        let respelt: Vec<String> = ('A'..='Z')
+            .chain('a'..='z')
+            .chain('0'..='9')
+            .map(|last| format!("{}{last}", &token[..token.len() - 1]))
+            .filter(|other| *other != token)
+            .chain([format!("{token}A"), format!("{token}="), format!("{token}==")])
+            .chain([token[..token.len() - 1].to_owned(), String::new(), PREFIX.to_owned()])
+            .chain([format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(&bytes[..57]))])
+            .collect();
+        for other in respelt {
+            assert_eq!(keys.read(&other), Presented::Forged, "{other}");
+        }
         assert_eq!(TokenKeys::for_tests(1, "bb").read(&token), Presented::Forged);
         assert_eq!(TokenKeys::for_tests(2, "aa").read(&token), Presented::Forged);
     }

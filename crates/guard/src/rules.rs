@@ -147,10 +147,17 @@ impl Asked {
     /// The URL of a lock endpoint; `ending` is the suffix, and an action behind it.
     #[must_use]
     pub fn endpoint(&self, ending: &str) -> String {
+        let (path, mark, query) = self.around();
+        [path, ending, mark, query].concat()
+    }
+
+    /// What is before and behind the ending of a lock endpoint: the path, the mark of a query, and
+    /// the query.
+    pub(crate) fn around(&self) -> (&str, &str, &str) {
         let path = if self.path.is_root() { "" } else { self.path.as_str() };
         match &self.query {
-            None => [path, ending].concat(),
-            Some(query) => [path, ending, "?", query].concat(),
+            None => (path, "", ""),
+            Some(query) => (path, "?", query),
         }
     }
 

@@ -328,7 +328,6 @@ impl Telling<'_> {
             }
         };
         let wait = retry_seconds(wait_ms);
-        let inspect = at.endpoint(self.lock_suffix);
         let mut problem = Problem::new(Name::Locked, detail).retry_after(wait);
         problem.lock = at_stake.map(|resource| {
             let holder = holder.map(ToString::to_string);
@@ -346,7 +345,9 @@ impl Telling<'_> {
             problem = problem.with("presented", presented);
         }
         // A canonical path has no byte that a header field could not carry.
-        if let Ok(link) = HeaderValue::from_str(&["<", &inspect, ">; rel=\"lock\""].concat()) {
+        let (path, mark, query) = at.around();
+        let link = ["<", path, self.lock_suffix, mark, query, ">; rel=\"lock\""].concat();
+        if let Ok(link) = HeaderValue::try_from(link) {
             problem = problem.header(LINK, link);
         }
         problem
@@ -363,13 +364,16 @@ impl Telling<'_> {
         ways.push(b'{');
         let mut way = Members::of(ways);
         let seconds = wait.to_string();
-        let wait = ["try again in ", &seconds, " s, or acquire with Prefer: wait=30"].concat();
-        json::text(way.member("wait"), &wait);
-        for (name, method, action) in
-            [("inspect", "GET", ""), ("request", "POST", "/request"), ("break", "POST", "/break")]
-        {
-            let endpoint = at.endpoint(&[self.lock_suffix, action].concat());
-            json::text(way.member(name), &[method, " ", &endpoint].concat());
+        let wait = ["try again in ", &seconds, " s, or acquire with Prefer: wait=30"];
+        json::text_of(way.member("wait"), &wait);
+        let (path, mark, query) = at.around();
+        for (name, method, action) in [
+            ("inspect", "GET ", ""),
+            ("request", "POST ", "/request"),
+            ("break", "POST ", "/break"),
+        ] {
+            let endpoint = [method, path, self.lock_suffix, action, mark, query];
+            json::text_of(way.member(name), &endpoint);
         }
         out.push(b'}');
         out

@@ -100,12 +100,17 @@ impl Problem {
     /// The problem document.
     #[must_use]
     pub fn document(&self, context: &Context<'_>) -> Vec<u8> {
+        let lock = self.lock.as_ref().map_or(b"null".as_slice(), |lock| &lock.written);
+        // Room for what nearly each has, so that it is not moved while it grows.
+        let known = self.detail.len() + context.instance.len() + lock.len() + self.written.len();
+        let mut text = Vec::with_capacity(512 + known);
         // Its keys are strings and its numbers JSON's own: it always can be written.
-        let mut text = serde_json::to_vec(&Document { problem: self, context }).unwrap_or_default();
+        if serde_json::to_writer(&mut text, &Document { problem: self, context }).is_err() {
+            text.clear();
+        }
         // An object that is never empty: it ends in `}`, and `,` may follow what is there.
         if !self.written.is_empty() && text.pop().is_some() {
             text.extend_from_slice(b",\"lock\":");
-            let lock = self.lock.as_ref().map_or(b"null".as_slice(), |lock| &lock.written);
             text.extend_from_slice(lock);
             text.push(b',');
             text.extend_from_slice(&self.written);
@@ -141,8 +146,7 @@ impl Serialize for Document<'_> {
         let entry = problem.name.entry();
         let retryable = problem.retryable.unwrap_or(entry.retryable);
         let mut members = serializer.serialize_map(None)?;
-        members
-            .serialize_entry("type", &format_args!("{}problems/{}", context.prefix, entry.name))?;
+        members.serialize_entry("type", &[context.prefix, "problems/", entry.name].concat())?;
         members.serialize_entry("title", entry.title)?;
         members.serialize_entry("status", &problem.status().as_u16())?;
         members.serialize_entry("detail", &problem.detail)?;

@@ -21,7 +21,7 @@ use http::header::{
     ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN, VARY,
 };
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use leasehold_guard::body::{self, Body};
 use leasehold_guard::method::is_safe;
 use leasehold_problems::{Name, Problem};
@@ -34,6 +34,9 @@ const EXPOSED: HeaderValue = HeaderValue::from_static(
      X-Lock-Fence, X-Lock-Id, X-Lock-Holder, X-Lock-Requested-By, RateLimit, \
      RateLimit-Policy",
 );
+
+/// Where a browser says how the page that sends a request stands to its target.
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 const METHODS: HeaderValue =
     HeaderValue::from_static("GET, HEAD, OPTIONS, POST, PUT, PATCH, DELETE");
@@ -191,7 +194,7 @@ impl Browsers {
                 return Err(refusal("the page that sent this request is of another origin"));
             }
         }
-        let site = head.headers.get("sec-fetch-site");
+        let site = head.headers.get(SEC_FETCH_SITE);
         if site.is_some_and(|site| site == "cross-site") && !is_safe(&head.method) {
             return Err(refusal("another site made the browser send this request"));
         }

@@ -194,12 +194,14 @@ impl JsonApi {
         let body = telling.lock(&granted.lock).with_token(&token);
         let mut response = json_of_lock(StatusCode::CREATED, &body);
         let headers = response.headers_mut();
-        let uri = format!("<opaquelocktoken:{}/{token}>", grant.lock_id);
+        let mut id = [0; 36];
+        let id: &str = grant.lock_id.0.hyphenated().encode_lower(&mut id);
         // A token is base64url, a canonical path and a prefix are ASCII.
-        if let Ok(uri) = HeaderValue::from_str(&uri) {
+        if let Ok(uri) = HeaderValue::try_from(["<opaquelocktoken:", id, "/", &token, ">"].concat())
+        {
             headers.insert(LOCK_TOKEN, uri);
         }
-        if let Ok(location) = HeaderValue::from_str(&location(grant.lock_id)) {
+        if let Ok(location) = HeaderValue::try_from(location(grant.lock_id)) {
             headers.insert(LOCATION, location);
         }
         if let Some(preference) = preference {

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use http::HeaderMap;
 use http::request::Parts;
+use http::{HeaderMap, HeaderName};
 use leasehold_core::lock::Idempotency;
 use leasehold_problems::{Name, Problem};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::fields::{malformed, to_ms};
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// How long an acquire waits.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -116,7 +118,7 @@ pub fn idempotency(
     body: &Value,
 ) -> Result<Option<Idempotency>, Box<Problem>> {
     let field = "Idempotency-Key";
-    let mut values = headers.get_all("idempotency-key").iter();
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
         return Err(malformed(field, "Idempotency-Key was sent more than once."));
