@@ -70,8 +70,6 @@ pub const FILE: &str = "documents.db";
 
 /// The greatest limit of a document that the store can keep to.
 const MOST_BYTES: usize = 512 << 20;
-/// How many reads run at a time.
-const READERS: usize = 4;
 /// Bodies from here on are parsed off the async threads.
 const LARGE: usize = 64 << 10;
 /// How long to wait before storage is asked again how a write ended, at first and at most.
@@ -172,7 +170,7 @@ impl Documents {
             fresh_id,
             reserved,
         });
-        Ok(Self { settings, readers: Readers::new(path, READERS), writer })
+        Ok(Self { settings, readers: Readers::new(path), writer })
     }
 
     /// Whether the write of this admission took effect. Blocks on storage.
