@@ -31,9 +31,10 @@ use super::{
 };
 use crate::connect::{StoreError, failed, int};
 use crate::folder::DataFolder;
+use crate::gathered::Gathered;
 pub(crate) use open::mark_restored;
 pub use open::{CHECKPOINT_PAGES, LogOptions, OpenError, Opened, SCHEMA_VERSION};
-use open::{Gathered, checkpoint, connect_writer, inspect};
+use open::{checkpoint, connect_writer, inspect};
 pub(crate) use read::{base, body, head, one, read, trimmed};
 
 /// The log in `log.db`. Keeps the data folder locked.

@@ -7,17 +7,20 @@
 //!   and no job runs until the connection has been closed, opened again, and what it finds has
 //!   been brought to stable storage.
 //! - While that cannot be done, jobs are refused without being run; each group tries again.
+//! - A checkpoint comes behind the answers of a group: they do not wait for it.
 //!
 //! Deliberately absent: a savepoint for each job. A job looks first and changes last; one that
 //! cannot keep to that (a batch) takes a savepoint of its own.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use leasehold_core::ids::Seq;
 use leasehold_core::time::WallTime;
 use leasehold_journal::files;
+use leasehold_journal::gathered::Gathered;
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
@@ -27,6 +30,8 @@ use super::store::{self, Counters, OpenError};
 const QUEUE: usize = 1024;
 /// The most jobs of one group, so that the first of them is not kept waiting for long.
 const GROUP: usize = 256;
+/// The pages that gather in the write-ahead file before a checkpoint moves them: about 4 MB.
+const CHECKPOINT_PAGES: u32 = 1000;
 
 /// Why there is no answer from storage.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -66,26 +71,28 @@ pub(super) struct Writer {
     jobs: Option<mpsc::Sender<Box<dyn Job>>>,
     thread: Option<JoinHandle<()>>,
     #[cfg(test)]
-    pub(super) max_pages: std::sync::Arc<std::sync::atomic::AtomicU32>,
+    pub(super) max_pages: Arc<std::sync::atomic::AtomicU32>,
     #[cfg(test)]
-    pub(super) commits: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+    pub(super) commits: Arc<std::sync::atomic::AtomicUsize>,
 }
 
 impl Writer {
     pub(super) fn start(path: PathBuf) -> Result<Self, OpenError> {
         files::write_wal_again(&path)?;
-        let connection = store::open_writer(&path)?;
+        let gathered = Arc::new(Gathered::default());
+        let connection = open(&path, &gathered)?;
         let keeper = store::open_keeper(&path)
             .map_err(|source| OpenError::Storage { path: path.clone(), source })?;
         let (jobs, queue) = mpsc::channel(QUEUE);
         #[cfg(test)]
-        let max_pages = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(u32::MAX - 1));
+        let max_pages = Arc::new(std::sync::atomic::AtomicU32::new(u32::MAX - 1));
         #[cfg(test)]
-        let commits = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let commits = Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let mut desk = Desk {
             path,
             _keeper: keeper,
             open: Some(connection),
+            gathered,
             #[cfg(test)]
             max_pages: max_pages.clone(),
             #[cfg(test)]
@@ -189,10 +196,11 @@ struct Desk {
     _keeper: Connection,
     /// None after a failure, until it could be opened again.
     open: Option<Connection>,
+    gathered: Arc<Gathered>,
     #[cfg(test)]
-    max_pages: std::sync::Arc<std::sync::atomic::AtomicU32>,
+    max_pages: Arc<std::sync::atomic::AtomicU32>,
     #[cfg(test)]
-    commits: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+    commits: Arc<std::sync::atomic::AtomicUsize>,
 }
 
 impl Desk {
@@ -209,9 +217,8 @@ impl Desk {
             for job in group.drain(..) {
                 job.answer(end);
             }
-            if end.is_err() {
-                self.reopen();
-            }
+            self.checkpoint();
+            self.reopen();
         }
     }
 
@@ -235,11 +242,31 @@ impl Desk {
         Ok(())
     }
 
+    /// Moves what has gathered into the main file, if that is due.
+    fn checkpoint(&mut self) {
+        let Some(connection) = &self.open else { return };
+        if self.gathered.since_moved() < CHECKPOINT_PAGES {
+            return;
+        }
+        // What no reader stands in the way of, and nobody is waited for.
+        let moved = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        if let Err(error) = moved {
+            // What was committed is durable where it is, and is moved as a whole the next time.
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                path = %self.path.display(),
+                "cannot move what was written to the documents into their file"
+            );
+        }
+        // Also where not all could be moved: each group would try again.
+        self.gathered.moved();
+    }
+
     fn reopen(&mut self) {
         if self.open.is_some() {
             return;
         }
-        match store::open_writer(&self.path) {
+        match open(&self.path, &self.gathered) {
             Ok(connection) => {
                 tracing::info!(path = %self.path.display(), "the documents are open again");
                 self.open = Some(connection);
@@ -259,6 +286,16 @@ impl Desk {
             connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).unwrap();
         }
     }
+}
+
+/// The connection that writes, whose write-ahead file is empty.
+fn open(path: &Path, gathered: &Arc<Gathered>) -> Result<Connection, OpenError> {
+    let mut connection = store::open_writer(path)?;
+    gathered
+        .count(&mut connection)
+        .map_err(|source| OpenError::Storage { path: path.to_owned(), source })?;
+    gathered.restarted();
+    Ok(connection)
 }
 
 fn commit(connection: &mut Connection, group: &mut [Box<dyn Job>]) -> Result<(), GroupError> {

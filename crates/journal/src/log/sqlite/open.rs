@@ -4,12 +4,10 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use leasehold_core::ids::Seq;
 use leasehold_core::sabotage::{self, Mistake};
 use rusqlite::Connection;
-use rusqlite::hooks::Wal;
 
 use super::read::{oldest, state, tail};
 use super::{Marks, SqliteLog};
@@ -17,6 +15,7 @@ use crate::backup::{DOCUMENTS_FILE, PARTIAL_LOG_FILE};
 use crate::connect::{self, APPLICATION_ID, StoreError, failed};
 use crate::files;
 use crate::folder::{DataFolder, INDEX_FILE};
+use crate::gathered::Gathered;
 use crate::log::{Hash, Head, LogError, NO_HASH, Trimmed, from_hex, hash};
 use crate::recovery::{Case, IndexState, LogState, RestState, WalState, classify};
 
@@ -283,39 +282,6 @@ fn create(folder: &DataFolder, path: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// How many pages are in the write-ahead file.
-#[derive(Debug, Default)]
-pub(super) struct Gathered {
-    /// After the newest commit.
-    now: AtomicU32,
-    /// How many of them there were at the last checkpoint.
-    at_checkpoint: AtomicU32,
-}
-
-impl Gathered {
-    fn committed(&self, pages: u32) {
-        self.now.store(pages, Ordering::Relaxed);
-        // Begun anew, for nobody needed what was there.
-        if pages < self.at_checkpoint.load(Ordering::Relaxed) {
-            self.at_checkpoint.store(0, Ordering::Relaxed);
-        }
-    }
-
-    pub(super) fn moved(&self) {
-        self.at_checkpoint.store(self.now.load(Ordering::Relaxed), Ordering::Relaxed);
-    }
-
-    pub(super) fn restarted(&self) {
-        self.now.store(0, Ordering::Relaxed);
-        self.at_checkpoint.store(0, Ordering::Relaxed);
-    }
-
-    pub(super) fn since_moved(&self) -> u32 {
-        let at_checkpoint = self.at_checkpoint.load(Ordering::Relaxed);
-        self.now.load(Ordering::Relaxed).saturating_sub(at_checkpoint)
-    }
-}
-
 /// The connection that writes. It does no checkpoint by itself, and tells `gathered` of each commit.
 pub(super) fn connect_writer(
     path: &Path,
@@ -337,13 +303,7 @@ pub(super) fn connect_writer(
             i64::from(kept) * 4096
         ))
         .map_err(failed("set up", path))?;
-    let gathered = Arc::clone(gathered);
-    connection
-        .wal_hook(Some(move |_: &mut Wal, pages: i32| {
-            gathered.committed(u32::try_from(pages).unwrap_or(0));
-            Ok(())
-        }))
-        .map_err(failed("set up", path))?;
+    gathered.count(&mut connection).map_err(failed("set up", path))?;
     Ok(connection)
 }
 

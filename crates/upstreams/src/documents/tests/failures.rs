@@ -60,6 +60,22 @@ async fn what_has_gathered_is_committed_as_one() {
 }
 
 #[tokio::test]
+async fn what_gathers_beside_the_file_is_moved_into_it() {
+    let Bench { documents, folder, .. } = Bench::new();
+    let documents = Arc::new(documents);
+    let size = |name: &str| folder.path().join(name).metadata().unwrap().len();
+    for n in 0..150 {
+        assert_eq!(write(&documents, &format!("/{n}"), "x".repeat(100_000)).await.unwrap(), 201);
+    }
+    // The last checkpoint may still be under way, behind its answers.
+    let (moved, beside) = (size(FILE), size(&format!("{FILE}-wal")));
+    assert!(moved > 9_000_000 && beside < 6_000_000, "{moved} bytes moved, {beside} beside");
+    for n in 0..150 {
+        assert_eq!(status(&documents, &format!("/{n}")).await, 200);
+    }
+}
+
+#[tokio::test]
 async fn a_group_that_cannot_be_committed_fails_as_a_whole_and_service_resumes() {
     let Bench { documents, folder, .. } = Bench::new();
     let documents = Arc::new(documents);
