@@ -40,7 +40,14 @@ impl Gathered {
 
     /// A checkpoint has moved what it could.
     pub fn moved(&self) {
-        self.at_checkpoint.store(self.now.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.moved_but(0);
+    }
+
+    /// A checkpoint has moved what it could, and so many pages are to count as if they had come
+    /// behind it: for another attempt before as many have come as for this one.
+    pub fn moved_but(&self, pages: u32) {
+        let now = self.now.load(Ordering::Relaxed);
+        self.at_checkpoint.store(now.saturating_sub(pages), Ordering::Relaxed);
     }
 
     /// The write-ahead file is empty.

@@ -32,6 +32,8 @@ const QUEUE: usize = 1024;
 const GROUP: usize = 256;
 /// The pages that gather in the write-ahead file before a checkpoint moves them: about 4 MB.
 const CHECKPOINT_PAGES: u32 = 1000;
+/// The same behind a checkpoint that a reader kept from moving all.
+const AGAIN_PAGES: u32 = 50;
 
 /// Why there is no answer from storage.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -249,17 +251,24 @@ impl Desk {
             return;
         }
         // What no reader stands in the way of, and nobody is waited for.
-        let moved = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
-        if let Err(error) = moved {
-            // What was committed is durable where it is, and is moved as a whole the next time.
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                path = %self.path.display(),
-                "cannot move what was written to the documents into their file"
-            );
+        let moved = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+            let (there, moved): (i64, i64) = (row.get(1)?, row.get(2)?);
+            Ok(moved == there)
+        });
+        match moved {
+            Ok(true) => self.gathered.moved(),
+            // Not at each group, and before long: until all has been moved the file grows.
+            Ok(false) => self.gathered.moved_but(CHECKPOINT_PAGES - AGAIN_PAGES),
+            Err(error) => {
+                // What was committed is durable where it is, and is moved as a whole next time.
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    path = %self.path.display(),
+                    "cannot move what was written to the documents into their file"
+                );
+                self.gathered.moved();
+            }
         }
-        // Also where not all could be moved: each group would try again.
-        self.gathered.moved();
     }
 
     fn reopen(&mut self) {
