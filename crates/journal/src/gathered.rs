@@ -40,20 +40,20 @@ impl Gathered {
 
     /// A checkpoint has moved what it could.
     pub fn moved(&self) {
-        self.moved_but(0);
-    }
-
-    /// A checkpoint has moved what it could, and so many pages are to count as if they had come
-    /// behind it: for another attempt before as many have come as for this one.
-    pub fn moved_but(&self, pages: u32) {
-        let now = self.now.load(Ordering::Relaxed);
-        self.at_checkpoint.store(now.saturating_sub(pages), Ordering::Relaxed);
+        self.at_checkpoint.store(self.now.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     /// The write-ahead file is empty.
     pub fn restarted(&self) {
         self.now.store(0, Ordering::Relaxed);
         self.at_checkpoint.store(0, Ordering::Relaxed);
+    }
+
+    /// How many pages there are after the newest commit: those that were moved count until a commit
+    /// finds that nobody needs them there, and begins anew.
+    #[must_use]
+    pub fn pages(&self) -> u32 {
+        self.now.load(Ordering::Relaxed)
     }
 
     /// How many pages have come since the last checkpoint.

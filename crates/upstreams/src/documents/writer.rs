@@ -32,7 +32,7 @@ const QUEUE: usize = 1024;
 const GROUP: usize = 256;
 /// The pages that gather in the write-ahead file before a checkpoint moves them: about 4 MB.
 const CHECKPOINT_PAGES: u32 = 1000;
-/// The same behind a checkpoint that a reader kept from moving all.
+/// The pages that have to come before one that failed is tried again.
 const AGAIN_PAGES: u32 = 50;
 
 /// Why there is no answer from storage.
@@ -95,6 +95,7 @@ impl Writer {
             _keeper: keeper,
             open: Some(connection),
             gathered,
+            rest: 1,
             #[cfg(test)]
             max_pages: max_pages.clone(),
             #[cfg(test)]
@@ -199,6 +200,8 @@ struct Desk {
     /// None after a failure, until it could be opened again.
     open: Option<Connection>,
     gathered: Arc<Gathered>,
+    /// The pages that have to come behind a checkpoint before the next.
+    rest: u32,
     #[cfg(test)]
     max_pages: Arc<std::sync::atomic::AtomicU32>,
     #[cfg(test)]
@@ -247,27 +250,22 @@ impl Desk {
     /// Moves what has gathered into the main file, if that is due.
     fn checkpoint(&mut self) {
         let Some(connection) = &self.open else { return };
-        if self.gathered.since_moved() < CHECKPOINT_PAGES {
+        // Behind each group as long as a reader keeps the write-ahead file from beginning anew: it
+        // grows meanwhile, and a disk that is full has no room for that.
+        if self.gathered.pages() < CHECKPOINT_PAGES || self.gathered.since_moved() < self.rest {
             return;
         }
         // What no reader stands in the way of, and nobody is waited for.
-        let moved = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
-            let (there, moved): (i64, i64) = (row.get(1)?, row.get(2)?);
-            Ok(moved == there)
-        });
-        match moved {
-            Ok(true) => self.gathered.moved(),
-            // Not at each group, and before long: until all has been moved the file grows.
-            Ok(false) => self.gathered.moved_but(CHECKPOINT_PAGES - AGAIN_PAGES),
-            Err(error) => {
-                // What was committed is durable where it is, and is moved as a whole next time.
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    path = %self.path.display(),
-                    "cannot move what was written to the documents into their file"
-                );
-                self.gathered.moved();
-            }
+        let moved = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        self.rest = if moved.is_ok() { 1 } else { AGAIN_PAGES };
+        self.gathered.moved();
+        if let Err(error) = moved {
+            // What was committed is durable where it is, and is moved as a whole the next time.
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                path = %self.path.display(),
+                "cannot move what was written to the documents into their file"
+            );
         }
     }
 
