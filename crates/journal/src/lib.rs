@@ -3,8 +3,8 @@
 //! Modules in reading order: the data folder and its lock ([`folder`]), the log ([`log`]), what a
 //! start finds and does ([`recovery`]), the rebuildable index beside the log ([`follower`]),
 //! questions to the trail ([`query`]), judging it ([`verify`]), and copies of it ([`backup`]).
-//! Files of a data folder, whoever keeps them, are made as [`files`] does, and who writes to one of
-//! SQLite's does its own checkpoints ([`gathered`]).
+//! Files of a data folder, whoever keeps them, are made as [`files`] does; a writer whose answers
+//! are not to wait for a checkpoint knows by [`gathered`] when one is due.
 //!
 //! What always holds:
 //! - `log.db` alone is the truth. `index.db` can be deleted at any time, also under a running
