@@ -196,6 +196,8 @@ struct Live {
     depth: Depth,
     resources: Arc<[Resource]>,
     deadline: LeaseTime,
+    /// Whether its break was announced: then it is broken at its deadline, and does not expire.
+    is_breaking: bool,
 }
 
 #[derive(Debug)]
@@ -319,10 +321,19 @@ impl Verifier {
                 self.live_now(seq, now, lock);
                 if let Some(live) = self.live.get_mut(&lock.lock_id) {
                     live.deadline = *deadline;
+                    live.is_breaking |= matches!(event.body, EventBody::BreakAnnounced { .. });
                 }
             }
-            EventBody::Released { lock, .. } | EventBody::Broken { lock, .. } => {
+            EventBody::Released { lock, .. } => {
                 self.live_now(seq, now, lock);
+                self.remove(lock.lock_id);
+            }
+            EventBody::Broken { lock, .. } => {
+                match self.live.get(&lock.lock_id) {
+                    // From its deadline on, this is how its end is told.
+                    Some(live) if live.is_breaking => self.known(seq, lock),
+                    _ => self.live_now(seq, now, lock),
+                }
                 self.remove(lock.lock_id);
             }
             EventBody::Expired { lock, .. } => self.expire(seq, now, lock),
@@ -370,7 +381,7 @@ impl Verifier {
             self.find(seq, Fault::GrantedTwice { lock: grant.lock_id });
             self.remove(grant.lock_id);
         }
-        self.insert(grant, grant.deadline);
+        self.insert(grant, grant.deadline, false);
     }
 
     /// A live lock that conflicts with `grant` at `resource`, and its holder.
@@ -414,13 +425,21 @@ impl Verifier {
 
     /// Finds fault with an event about a lock that does not live, or is another one.
     fn live_now(&mut self, seq: Seq, now: LeaseTime, lock: &Subject) {
+        if self.live.get(&lock.lock_id).is_some_and(|live| live.deadline <= now) {
+            self.find(seq, Fault::NotLive { lock: lock.lock_id });
+        } else {
+            self.known(seq, lock);
+        }
+    }
+
+    /// Finds fault with an event about a lock that has ended, or is another one.
+    fn known(&mut self, seq: Seq, lock: &Subject) {
         let fault = match self.live.get(&lock.lock_id) {
-            Some(live) if live.deadline <= now => Fault::NotLive { lock: lock.lock_id },
+            None => Fault::NotLive { lock: lock.lock_id },
             Some(live) if live.fence != lock.fence || live.holder != lock.holder => {
                 Fault::OtherLock { lock: lock.lock_id }
             }
             Some(_) => return,
-            None => Fault::NotLive { lock: lock.lock_id },
         };
         self.find(seq, fault);
     }
@@ -437,10 +456,10 @@ impl Verifier {
     }
 
     fn insert_row(&mut self, lock: Lock) {
-        self.insert(&lock.grant, lock.deadline);
+        self.insert(&lock.grant, lock.deadline, lock.breaking.is_some());
     }
 
-    fn insert(&mut self, grant: &Grant, deadline: LeaseTime) {
+    fn insert(&mut self, grant: &Grant, deadline: LeaseTime, is_breaking: bool) {
         for resource in grant.resources.iter() {
             self.places.entry(resource.as_str().to_owned()).or_default().push(grant.lock_id);
         }
@@ -451,6 +470,7 @@ impl Verifier {
             depth: grant.depth,
             resources: Arc::clone(&grant.resources),
             deadline,
+            is_breaking,
         };
         self.live.insert(grant.lock_id, live);
     }

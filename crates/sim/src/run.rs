@@ -37,7 +37,10 @@ pub fn run(options: Options, steps: u64, print: bool) -> anyhow::Result<Outcome>
         world.history.print();
     }
     for step in 1..=steps {
-        if let Err(violation) = world.step() {
+        let last = step == steps;
+        if let Err(violation) =
+            world.step().and_then(|()| if last { world.verify() } else { Ok(()) })
+        {
             let lines = world.history.lines().map(str::to_owned).collect();
             return Ok(Outcome::Broken { step, violation, lines });
         }

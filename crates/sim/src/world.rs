@@ -29,6 +29,7 @@ use leasehold_journal::folder::DataFolder;
 use leasehold_journal::log::sqlite::LogOptions;
 use leasehold_journal::log::{Retention, Stored};
 use leasehold_journal::query::AuditReader;
+use leasehold_journal::verify::verify;
 use leasehold_upstreams::proxy::Proxy;
 
 use crate::call::Call;
@@ -37,7 +38,7 @@ use crate::clock::SimClock;
 use crate::disk::{Crash, Disk, Faults};
 use crate::gateway::{RECOVERY, Surroundings};
 use crate::history::History;
-use crate::judge::{Invariant, Judge, Violation};
+use crate::judge::{Invariant, Judge, Verdict, Violation};
 use crate::upstream::SimUpstream;
 use crate::vfs::{self, Mount};
 
@@ -170,6 +171,22 @@ impl World {
     #[must_use]
     pub fn events(&self) -> usize {
         self.judge.trail.hashes.len()
+    }
+
+    /// Judges the trail once more, as `leasehold audit verify` does.
+    ///
+    /// # Errors
+    /// When that finds fault with it: then it is wrong, or what judges it is.
+    pub fn verify(&self) -> Verdict {
+        let Some(server) = &self.server else { return Ok(()) };
+        let report = self.unharmed(|_| Ok(verify(&server.reader, None)?)).map_err(unable)?;
+        match report.findings.first() {
+            None => Ok(()),
+            Some(fault) => {
+                let what = format!("verifying the trail finds fault with it: {fault}");
+                Err((Invariant::TrailIsTruth, what).into())
+            }
+        }
     }
 
     fn engine(&self) -> Option<&Engine> {
