@@ -125,7 +125,7 @@ pub fn add_key(data: &Path, name: &str, role: &str, path: Option<&str>) -> Strin
     String::from_utf8(out.stdout).unwrap().lines().last().unwrap().to_owned()
 }
 
-/// A running server. It is killed when it is dropped.
+/// A running server. When it is dropped it is killed, and its trail is verified.
 pub struct Server {
     root: tempfile::TempDir,
     data: PathBuf,
@@ -308,7 +308,11 @@ impl Drop for Server {
         }
         if std::thread::panicking() {
             eprintln!("--- the server's log\n{}", self.log());
+            return;
         }
+        // Whatever a test is about, what it leaves has to be a trail that kept every promise.
+        let verified = leasehold(&["audit", "verify", "--data"]).arg(&self.data).output().unwrap();
+        assert!(verified.status.success(), "{verified:?}");
     }
 }
 
