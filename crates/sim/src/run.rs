@@ -36,14 +36,12 @@ pub fn run(options: Options, steps: u64, print: bool) -> anyhow::Result<Outcome>
     if print {
         world.history.print();
     }
-    for step in 1..=steps {
-        let last = step == steps;
-        if let Err(violation) =
-            world.step().and_then(|()| if last { world.verify() } else { Ok(()) })
-        {
-            let lines = world.history.lines().map(str::to_owned).collect();
-            return Ok(Outcome::Broken { step, violation, lines });
-        }
+    let run = (1..=steps)
+        .try_for_each(|step| world.step().map_err(|violation| (step, violation)))
+        .and_then(|()| world.verify().map_err(|violation| (steps, violation)));
+    if let Err((step, violation)) = run {
+        let lines = world.history.lines().map(str::to_owned).collect();
+        return Ok(Outcome::Broken { step, violation, lines });
     }
     Ok(Outcome::Held { digest: world.digest(), events: world.events() })
 }

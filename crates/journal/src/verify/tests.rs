@@ -177,12 +177,18 @@ fn a_lock_conflicts_until_its_deadline_and_not_after_it() {
     }
 }
 
+fn announced(lock: &Subject, deadline: u64) -> EventBody {
+    let (lock, by, deadline) = (lock.clone(), principal("admin"), LeaseTime(deadline));
+    EventBody::BreakAnnounced { lock, by, reason: "gone home".into(), deadline }
+}
+
+fn broken(lock: &Subject) -> EventBody {
+    let (lock, by) = (lock.clone(), principal("admin"));
+    EventBody::Broken { lock, by, reason: "gone home".into() }
+}
+
 #[test]
 fn a_break_that_was_announced_ends_its_lock_at_the_deadline_or_before() {
-    let broken = |lock: &Subject| {
-        let (lock, by) = (lock.clone(), principal("admin"));
-        EventBody::Broken { lock, by, reason: "gone home".into() }
-    };
     // Announced when, if it was; broken when; what is found.
     let cases = [
         (Some(1000), 3000, 0),
@@ -192,23 +198,20 @@ fn a_break_that_was_announced_ends_its_lock_at_the_deadline_or_before() {
         (None, 9_999, 0),
         (None, 10_000, 1),
     ];
-    for (announced, at, found) in cases {
+    for (told, at, found) in cases {
         let mut story = Story::default();
         let (first, lock) = story.acquired("alice", "/x", 10_000);
         let mut events = vec![first];
-        if let Some(announced) = announced {
-            story.lease = announced;
-            let EventBody::Broken { lock, by, reason } = broken(&lock) else { unreachable!() };
-            let deadline = LeaseTime(announced + 2000);
-            let body = EventBody::BreakAnnounced { lock, by, reason, deadline };
-            events.push(story.event(Some("admin"), body));
+        if let Some(told) = told {
+            story.lease = told;
+            events.push(story.event(Some("admin"), announced(&lock, told + 2000)));
         }
         story.lease = at;
         events.push(story.event(None, broken(&lock)));
         let (next, _) = story.acquired("bob", "/x", 1000);
         events.push(next);
         let findings = judged(&events);
-        assert_eq!(findings.len(), found, "{announced:?} {at}: {findings:?}");
+        assert_eq!(findings.len(), found, "{told:?} {at}: {findings:?}");
     }
     // What ended so once has ended.
     let mut story = Story::default();
@@ -223,14 +226,9 @@ fn a_break_that_was_announced_before_the_trail_begins_may_end_its_lock_too() {
     let (_folder, mut log, _) = testing::open(root.path());
     let mut story = Story::default();
     let (first, lock) = story.acquired("alice", "/x", 10_000);
-    let (by, reason) = (principal("admin"), Arc::from("gone home"));
-    let deadline = LeaseTime(2000);
-    let body = EventBody::BreakAnnounced { lock: lock.clone(), by, reason, deadline };
-    append(&mut log, &[first, story.event(None, body)], 1);
-    let (by, reason) = (principal("admin"), Arc::from("gone home"));
+    append(&mut log, &[first, story.event(None, announced(&lock, 2000))], 1);
     story.lease = 2000;
-    let end = story.event(None, EventBody::Broken { lock, by, reason });
-    append(&mut log, &[end], 1);
+    append(&mut log, &[story.event(None, broken(&lock))], 1);
     let retention = Retention { max_age_ms: None, max_bytes: Some(0) };
     log.trim(&retention, WallTime(0)).unwrap();
     let trimmed = story.trimmed(&log);
