@@ -49,7 +49,7 @@ pub(crate) async fn measure(plan: &Plan, options: &Options) -> anyhow::Result<Se
     let mut runs = Vec::new();
     for run in 1..=plan.runs.max(1) {
         tell(&format!("expiry: run {run}"));
-        let (target, _scratch) = plan.start(Kind::Leasehold)?;
+        let (_scratch, target) = plan.start(Kind::Leasehold)?;
         runs.push(expire(&target, plan, options).await?);
     }
     let locks = number(options.locks as f64);

@@ -52,7 +52,7 @@ pub(crate) async fn measure(plan: &Plan, options: &Options) -> anyhow::Result<Se
     let bytes = each(&target)?;
 
     tell("many: restarts");
-    drop(target);
+    target.kill()?;
     let (target, after_kill) = ready(start).await?;
     anyhow::ensure!(live(&target).await? == locks, "locks were lost");
     caught_up(&target).await?;
@@ -74,7 +74,7 @@ pub(crate) async fn measure(plan: &Plan, options: &Options) -> anyhow::Result<Se
     let how = Measure { clients: CYCLERS, seconds: plan.seconds, unit: "cycles" };
     for run in 1..=plan.runs.max(1) {
         tell(&format!("many: cycles, run {run}"));
-        let (other, _scratch) = plan.start(Kind::Leasehold)?;
+        let (_scratch, other) = plan.start(Kind::Leasehold)?;
         let empty = load::measure(&other, how, cycles::cycles).await?;
         drop(other);
         let mut full = load::measure(&target, how, cycles::cycles).await?;

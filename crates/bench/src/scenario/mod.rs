@@ -43,8 +43,9 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Starts a server on an empty folder, which goes with the second value.
-    pub(crate) fn start(&self, kind: Kind) -> anyhow::Result<(Target, Scratch)> {
+    /// Starts a server on an empty folder, which goes with the first value: behind the server, for
+    /// what is bound last is dropped first.
+    pub(crate) fn start(&self, kind: Kind) -> anyhow::Result<(Scratch, Target)> {
         let scratch = Scratch::new(&self.data, kind.name())?;
         let target = match kind {
             Kind::Floor => Target::floor()?,
@@ -57,7 +58,7 @@ impl Plan {
                 Target::redis(&program, scratch.path())?
             }
         };
-        Ok((target, scratch))
+        Ok((scratch, target))
     }
 
     /// How often and how long, for the text above a table.
@@ -91,7 +92,7 @@ impl Plan {
             tell(&format!("{case}: run {number}"));
             let mut floor = None;
             for (kind, runs) in kinds.iter().zip(&mut runs) {
-                let (target, _scratch) = self.start(*kind)?;
+                let (_scratch, target) = self.start(*kind)?;
                 let mut figures = measure(&target).await?;
                 if *kind == Kind::Floor {
                     floor = Some(figures.clone());
