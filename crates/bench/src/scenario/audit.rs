@@ -116,6 +116,7 @@ pub(crate) async fn measure(plan: &Plan, options: &Options) -> anyhow::Result<Se
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .to_vec();
+    target.stop()?;
     rows.insert(
         0,
         Row::of_runs("leasehold", &format!("{} events", number(events as f64)), &[figures]),

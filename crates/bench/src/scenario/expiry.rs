@@ -51,6 +51,7 @@ pub(crate) async fn measure(plan: &Plan, options: &Options) -> anyhow::Result<Se
         tell(&format!("expiry: run {run}"));
         let (_scratch, target) = plan.start(Kind::Leasehold)?;
         runs.push(expire(&target, plan, options).await?);
+        target.stop()?;
     }
     let locks = number(options.locks as f64);
     let case = format!("{locks} locks");

@@ -109,6 +109,9 @@ async fn beside_nginx(
             };
             let target = gateway.as_ref().unwrap_or(&api);
             let mut figures = load::measure(target, how, |client| accesses(client, access)).await?;
+            if let Some(gateway) = gateway {
+                gateway.stop()?;
+            }
             if *kind == Kind::Proxy(Proxy::Nginx) {
                 nginx = Some(figures.clone());
             } else if let Some(nginx) = &nginx {

@@ -52,7 +52,7 @@ pub(crate) async fn measure(plan: &Plan, options: &Options) -> anyhow::Result<Se
     let bytes = each(&target)?;
 
     tell("many: restarts");
-    target.kill()?;
+    drop(target);
     let (target, after_kill) = ready(start).await?;
     anyhow::ensure!(live(&target).await? == locks, "locks were lost");
     caught_up(&target).await?;
@@ -76,13 +76,14 @@ pub(crate) async fn measure(plan: &Plan, options: &Options) -> anyhow::Result<Se
         tell(&format!("many: cycles, run {run}"));
         let (_scratch, other) = plan.start(Kind::Leasehold)?;
         let empty = load::measure(&other, how, cycles::cycles).await?;
-        drop(other);
+        other.stop()?;
         let mut full = load::measure(&target, how, cycles::cycles).await?;
         let ratio = full.first().zip(empty.first()).map(|((_, full), (_, empty))| full / empty);
         full.extend(ratio.map(|ratio| (OF_EMPTY.to_owned(), 100.0 * ratio)));
         beside.push(full);
         alone.push(empty);
     }
+    target.stop()?;
     let case = format!("{} live locks", number(locks as f64));
     figures.append(&mut beside[0]);
     beside[0] = figures;

@@ -94,6 +94,7 @@ impl Plan {
             for (kind, runs) in kinds.iter().zip(&mut runs) {
                 let (_scratch, target) = self.start(*kind)?;
                 let mut figures = measure(&target).await?;
+                target.stop()?;
                 if *kind == Kind::Floor {
                     floor = Some(figures.clone());
                 } else if let Some(floor) = &floor {
