@@ -9,7 +9,7 @@ use leasehold_client::{
 };
 use tokio::time::timeout;
 
-use crate::common::{Server, json};
+use crate::common::{BOUND, Server, json};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -26,7 +26,7 @@ fn client_of(server: &Server, name: &str) -> Client {
 async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let began = Instant::now();
     while !condition().await {
-        assert!(began.elapsed() < crate::common::BOUND, "waited in vain for: {what}");
+        assert!(began.elapsed() < BOUND, "waited in vain for: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

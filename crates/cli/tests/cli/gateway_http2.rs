@@ -6,9 +6,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Instant;
 
 use crate::certificates::Authority;
-use crate::common::http2::Client;
+use crate::common::http2::{Client, send_raw};
 use crate::common::recorder::{Recorder, Seen};
-use crate::common::upstream::{Peer, Upstream, answer};
+use crate::common::upstream::{Got, Peer, Upstream, answer};
 use crate::common::{Held, Server, Setup, json, until};
 
 fn completed(server: &Server) -> serde_json::Value {
@@ -16,7 +16,7 @@ fn completed(server: &Server) -> serde_json::Value {
 }
 
 /// The head of the next request, and the connection that it came by.
-fn taken(upstream: &Upstream) -> (crate::common::upstream::Got, Peer) {
+fn taken(upstream: &Upstream) -> (Got, Peer) {
     let mut peer = upstream.accept();
     let got = peer.head();
     (got, peer)
@@ -277,7 +277,7 @@ fn sent_raw(server: &Server, (fields, body): Raw<'_>) {
         .filter(|(_, value)| *value != ABSENT)
         .map(|(name, value)| (name.as_bytes(), value.as_bytes()))
         .collect();
-    crate::common::http2::send_raw(server.address(), &all, body.map(str::as_bytes));
+    send_raw(server.address(), &all, body.map(str::as_bytes));
 }
 
 const ABSENT: &str = "(absent)";

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::common::upstream::{Peer, Upstream, answer};
-use crate::common::{Held, Server, Wire, json, until};
+use crate::common::{Held, Server, Setup, Wire, json, until};
 
 /// How `write_completed` tells that a write of `server` under a lock has ended.
 fn completed(server: &Server) -> serde_json::Value {
@@ -194,12 +194,7 @@ fn a_lock_is_handed_over_when_the_writes_under_it_have_ended() {
 fn an_upstream_that_is_not_there_is_told_at_once_and_holds_nothing_up() {
     let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let url = format!("http://{gone}");
-    let server = crate::common::Setup::default()
-        .arg("--upstream")
-        .arg(&url)
-        .arg("--drain-time")
-        .arg("1h")
-        .start();
+    let server = Setup::default().arg("--upstream").arg(&url).arg("--drain-time").arg("1h").start();
     let refused = server.ask("PUT", "/x").body("1").send();
     let problem = refused.problem(502, "upstream-unreachable");
     assert_eq!((&problem["outcome"], &problem["retryable"]), (&json!("not_sent"), &json!("same")));
@@ -354,7 +349,7 @@ fn a_read_is_sent_again_where_an_idle_connection_was_closed_and_a_write_is_not()
 #[test]
 fn a_rule_asks_for_preconditions_and_the_upstream_judges_them() {
     let upstream = Upstream::start();
-    let setup = crate::common::Setup::default()
+    let setup = Setup::default()
         .config("[[rule]]\nmatch = [\"/strict/**\"]\nrequire_precondition = true\n");
     let server = setup.arg("--upstream").arg(&upstream.url()).start();
     server.put("/strict/x", json!(1)).problem(428, "precondition-required");
@@ -418,7 +413,7 @@ fn a_stop_that_no_write_outlives_leaves_nothing_unknown() {
 #[test]
 fn a_stop_that_a_write_outlives_is_no_clean_one() {
     let upstream = Upstream::start();
-    let setup = crate::common::Setup::default().config("[limits]\nshutdown_timeout = \"300ms\"\n");
+    let setup = Setup::default().config("[limits]\nshutdown_timeout = \"300ms\"\n");
     let mut server = setup.arg("--upstream").arg(&upstream.url()).start();
     let _writer = server.ask("PUT", "/x").body("1").start();
     let mut peer = upstream.accept();
@@ -432,7 +427,7 @@ fn a_stop_that_a_write_outlives_is_no_clean_one() {
 #[test]
 fn a_stop_that_an_answer_outlives_ends_as_it_should() {
     let upstream = Upstream::start();
-    let setup = crate::common::Setup::default().config("[limits]\nshutdown_timeout = \"300ms\"\n");
+    let setup = Setup::default().config("[limits]\nshutdown_timeout = \"300ms\"\n");
     let mut server = setup.arg("--upstream").arg(&upstream.url()).start();
     let mut writer = server.ask("PUT", "/x").body("1").start();
     let mut peer = upstream.accept();

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::certificates::Authority;
+use crate::certificates::{self, Authority};
 use crate::common::upstream::{Upstream, answer};
 use crate::common::{Server, Setup, json, until};
 
@@ -79,8 +79,7 @@ fn an_upstream_is_spoken_to_over_tls_and_only_if_it_proves_who_it_is() {
     let behind = upstream.address();
     upstream.answering(|got| answer("200 OK", &got.line));
     let front = |authority: &Authority| {
-        let setup =
-            crate::certificates::Setup::new(authority.issue(&["127.0.0.1"])).clients_of(&ours);
+        let setup = certificates::Setup::new(authority.issue(&["127.0.0.1"])).clients_of(&ours);
         setup.before(behind).url()
     };
     let (trusted, stranger) = (front(&ours), front(&theirs));

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::common::{Server, Setup, add_key, json, until};
+use crate::common::{Server, Setup, add_key, json, leasehold, until};
 
 #[test]
 fn without_a_key_that_is_known_everything_but_the_public_paths_is_401() {
@@ -191,8 +191,7 @@ fn a_key_is_taken_and_dropped_without_a_restart() {
         || server.ask("GET", "/a").field("Authorization", &format!("Bearer {key}")).send().status;
     until("the key to be known", || (ask() == 404).then_some(()));
     let data = server.data().to_str().unwrap();
-    let removed =
-        crate::common::leasehold(&["key", "rm", "late", "--data", data]).output().unwrap();
+    let removed = leasehold(&["key", "rm", "late", "--data", data]).output().unwrap();
     assert!(removed.status.success());
     until("the key to be forgotten", || (ask() == 401).then_some(()));
 }
@@ -281,10 +280,8 @@ fn every_answer_to_a_listed_origin_has_the_cors_fields() {
 #[test]
 fn anonymous_mode_binds_to_loopback_only() {
     let root = tempfile::tempdir().unwrap();
-    let out = crate::common::leasehold(&["serve", "--listen", "0.0.0.0:0", "--data"])
-        .arg(root.path())
-        .output()
-        .unwrap();
+    let out =
+        leasehold(&["serve", "--listen", "0.0.0.0:0", "--data"]).arg(root.path()).output().unwrap();
     assert_eq!(out.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&out.stderr).contains("--identity keys"));
 }

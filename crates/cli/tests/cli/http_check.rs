@@ -1,7 +1,7 @@
 //! `/-/check` as proxies ask it: by fields or by path, with one status for every refusal, and
 //! whatever their clients put beside.
 
-use crate::common::{Ask, Reply, Server, Setup, json};
+use crate::common::{Ask, Reply, Server, Setup, json, until};
 
 fn by_fields(server: &Server, query: &str, method: &str, target: &str) -> Ask {
     server
@@ -154,7 +154,7 @@ fn every_refusal_can_have_one_status_whoever_refuses() {
     assert_eq!(truly(&ask("bob", "/a")), (403, Some("403"), Some("forbidden")));
     assert_eq!(truly(&ask("alice", "//")), (403, Some("400"), Some("malformed-request")));
     assert_eq!(truly(&ask("alice", "/a/lock")), (403, Some("400"), Some("malformed-request")));
-    let limited = crate::common::until("a refusal", || {
+    let limited = until("a refusal", || {
         let reply = ask("alice", "/a");
         (reply.status != 200).then_some(reply)
     });

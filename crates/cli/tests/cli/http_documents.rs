@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::common::{Server, json};
+use crate::common::{Held, Server, json};
 
 const MERGE: &str = "application/merge-patch+json";
 const JSON_PATCH: &str = "application/json-patch+json";
@@ -352,8 +352,7 @@ fn read_modify_write_under_locks_loses_nothing() {
         for _ in 0..4 {
             scope.spawn(|| {
                 for _ in 0..10 {
-                    let held =
-                        crate::common::Held::of(server.ask("POST", "/n/lock?wait=25").send());
+                    let held = Held::of(server.ask("POST", "/n/lock?wait=25").send());
                     let n = server.get("/n").json()["n"].as_u64().unwrap();
                     server.ask("PUT", "/n").token(&held).json(json!({"n": n + 1})).send().ok(204);
                     server.ask("DELETE", "/n/lock").token(&held).send().ok(204);

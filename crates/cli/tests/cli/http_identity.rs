@@ -11,6 +11,7 @@ use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, get_current_timestamp};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 
+use crate::certificates;
 use crate::common::{Ask, Server, Setup, json, until};
 
 const PROXIED: &str = "[identity]\nmode = \"header\"\nheader = \"X-User\"\n\
@@ -205,13 +206,10 @@ fn without_the_keys_of_tokens_it_is_said_that_they_cannot_be_had() {
 
 #[test]
 fn the_keys_of_tokens_can_come_from_behind_a_private_authority() {
-    let (issuer, authority) = (Issuer::start(), crate::certificates::Authority::new("ours"));
-    let front =
-        crate::certificates::Setup::new(authority.issue(&["127.0.0.1"])).before(issuer.address);
+    let (issuer, authority) = (Issuer::start(), certificates::Authority::new("ours"));
+    let front = certificates::Setup::new(authority.issue(&["127.0.0.1"])).before(issuer.address);
     let folder = tempfile::tempdir().unwrap();
-    for (trusted, status) in
-        [(&authority, 404), (&crate::certificates::Authority::new("theirs"), 503)]
-    {
+    for (trusted, status) in [(&authority, 404), (&certificates::Authority::new("theirs"), 503)] {
         let ca = folder.path().join("ca.pem");
         std::fs::write(&ca, trusted.pem()).unwrap();
         let server = taking(&front.url(), &format!("jwks_ca = {ca:?}\n"));

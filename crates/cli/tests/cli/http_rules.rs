@@ -1,7 +1,7 @@
 //! Section 8 of the wire contract: rules that name resources, as a client meets them; and the ways
 //! around a lock of section 9, as `/-/check` answers a proxy.
 
-use crate::common::{Reply, Server, json};
+use crate::common::{Reply, Server, json, until};
 
 const RULES: &str = r#"
     accept_odd_paths = ["/files"]
@@ -179,7 +179,7 @@ fn a_reload_keeps_the_old_rules_where_the_new_ones_contradict_each_other() {
     let server = Server::with(RULES);
     server.write_config("[[rule]]\nmatch = [\"/**\"]\n[[rule]]\nmatch = [\"/a\"]");
     server.signal("HUP");
-    crate::common::until("the log names the mistake", || {
+    until("the log names the mistake", || {
         server
             .log()
             .contains("`/a` can never match: the rule at line 1 takes all of it")

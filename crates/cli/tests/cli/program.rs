@@ -3,10 +3,9 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::sync::Arc;
 
-use assert_cmd::cargo::cargo_bin;
 use leasehold_core::event::{Event, EventBody, Origin, RecoveryCause};
 use leasehold_core::ids::{Fence, Principal, Seq};
 use leasehold_core::lock::Freeze;
@@ -16,17 +15,7 @@ use leasehold_journal::folder::DataFolder;
 use leasehold_journal::log::sqlite::{LogOptions, SqliteLog};
 use leasehold_journal::log::{Group, Log as _};
 
-fn leasehold(args: &[&str]) -> Command {
-    let mut command = Command::new(cargo_bin("leasehold"));
-    command.args(args);
-    // What the tests' own environment says must not matter.
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("LEASEHOLD_") {
-            command.env_remove(name);
-        }
-    }
-    command
-}
+use crate::common::leasehold;
 
 /// Runs it; answers with its code, standard output and standard error.
 fn run(args: &[&str]) -> (i32, String, String) {
