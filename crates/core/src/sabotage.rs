@@ -32,6 +32,8 @@ pub enum Mistake {
     AnswerBeforeCommit,
     /// A commit that failed is taken for one that did not.
     AcknowledgeFailedCommit,
+    /// What was left to the task that settles answers is taken for committed.
+    SkipLoneCommit,
     /// A commit does not wait until it is on the disk.
     SkipSync,
     /// Writes without a lock are not pinned.
@@ -48,7 +50,7 @@ pub enum Mistake {
 
 impl Mistake {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::ExpireEarly,
         Self::ExpireLate,
         Self::IgnoreLocksBelow,
@@ -62,6 +64,7 @@ impl Mistake {
         Self::DropPinOnError,
         Self::AnswerBeforeCommit,
         Self::AcknowledgeFailedCommit,
+        Self::SkipLoneCommit,
         Self::SkipSync,
         Self::LeaveUnpinned,
         Self::ForgetRecovery,

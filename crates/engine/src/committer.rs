@@ -62,7 +62,7 @@ const TRIM: Duration = Duration::from_secs(10);
 /// A commit that takes no longer is a fast one, and after so many in a row the next is expected to
 /// be one, too.
 const FAST: Duration = Duration::from_millis(1);
-const FAST_IN_A_ROW: u32 = 64;
+pub(crate) const FAST_IN_A_ROW: u32 = 64;
 /// How long to wait before the log is opened again, at first and at most.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LAST: Duration = Duration::from_secs(2);

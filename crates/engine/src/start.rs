@@ -21,7 +21,7 @@ use leasehold_journal::log::sqlite::{LogOptions, OpenError, Opened, SqliteLog};
 use leasehold_journal::log::{Group, Head, Log, LogError, Retention};
 
 use crate::clock::{Clock, LeaseClock};
-use crate::committer::{Committer, Step};
+use crate::committer::{Committer, FAST_IN_A_ROW, Step};
 use crate::engine::{Engine, EngineError};
 use crate::shared::{Core, Serving, Shared};
 use crate::token::{TokenKeyError, TokenKeys};
@@ -133,9 +133,11 @@ pub struct Loading {
 ///
 /// The same code as that of the threads, in an order that can be repeated. Dropped, it stops
 /// nothing and writes nothing: as if its process had been killed.
+///
+/// Its commits count as fast from the beginning, so that [`Observer::is_alone`] alone says which of
+/// them [`Engine::run`] makes, and which are left to [`Stepped::commit`].
 pub struct Stepped {
     engine: Engine,
-    committer: Committer,
     follower: SteppedFollower,
 }
 
@@ -276,9 +278,12 @@ impl Loading {
     ) -> Result<Stepped, StartError> {
         let folder = self.folder.clone();
         let follow = |durable| Ok(SteppedFollower::new(&folder, durable));
-        let (engine, follower, committer, _) =
+        let (engine, follower, mut committer, _) =
             self.begin(clock, observer, classify, follow, SteppedFollower::handle)?;
-        Ok(Stepped { engine, committer, follower })
+        committer.fast_commits = FAST_IN_A_ROW;
+        engine.shared.is_fast.store(true, Ordering::Relaxed);
+        *engine.shared.lock_committer() = Some(committer);
+        Ok(Stepped { engine, follower })
     }
 
     /// What the threads are made of.
@@ -352,7 +357,8 @@ impl Stepped {
     /// One step of the journal's thread: commits what has gathered, or tries to bring a log back
     /// that has failed. `false` once the engine was told to stop and everything is committed.
     pub fn commit(&mut self) -> bool {
-        self.committer.step() != Step::Ended
+        let mut committer = self.engine.shared.lock_committer();
+        committer.as_mut().is_some_and(|committer| committer.step() != Step::Ended)
     }
 
     /// One step of the index's thread: folds a batch, if there is one.
@@ -377,6 +383,13 @@ impl Stepped {
     /// committed, the shutdown is marked as clean.
     pub fn stop(&self) {
         self.engine.begin_stop();
+    }
+}
+
+impl Drop for Stepped {
+    fn drop(&mut self) {
+        // What commits has the engine, and the engine it: neither would ever go.
+        *self.engine.shared.lock_committer() = None;
     }
 }
 

@@ -3,7 +3,8 @@
 //!
 //! What always holds: one thread, and every choice comes out of the seed, so that the same seed
 //! gives the same history, log and disk. What the threads of a server would do is done in steps:
-//! the journal's, the index's, and those of the tasks that serve requests.
+//! the journal's, the index's, and those of the tasks that serve requests. Who commits, the journal's
+//! step or the task that settles answers, is the seed's choice, too.
 
 mod answers;
 mod gateway;
@@ -12,22 +13,23 @@ mod steps;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use fastrand::Rng;
-use leasehold_core::event::WriteResult;
+use leasehold_core::event::{Event, WriteResult};
 use leasehold_core::ids::{LockId, Seq};
 use leasehold_core::sabotage::Mistake;
 use leasehold_core::table::TableLimits;
-use leasehold_engine::start::{Loading, Stepped};
+use leasehold_engine::start::{Loading, Observer, Stepped};
 use leasehold_engine::{Draws, Engine, EngineOptions};
 use leasehold_guard::guard::Guard;
 use leasehold_guard::rules::Rules;
 use leasehold_journal::folder::DataFolder;
 use leasehold_journal::log::sqlite::LogOptions;
-use leasehold_journal::log::{Retention, Stored};
+use leasehold_journal::log::{Head, Retention, Stored};
 use leasehold_journal::query::AuditReader;
 use leasehold_journal::verify::verify;
 use leasehold_upstreams::proxy::Proxy;
@@ -94,10 +96,27 @@ pub struct World {
     judge: Judge,
     /// How long the trail is kept.
     keeps_ms: Option<u64>,
-    /// Whether the journal did not commit for a while: until then it is not stepped.
+    /// How often the disk had failed when that was last looked at.
+    failures: u64,
+    /// Until when nothing is committed: the disk is slow.
     stalled_until: Duration,
+    /// Whether the server takes its clients for one.
+    is_alone: bool,
+    alone: Arc<Alone>,
     /// What has happened, for whoever wants to know.
     pub history: History,
+}
+
+/// Tells the engine whether one client is alone.
+#[derive(Default)]
+struct Alone(AtomicBool);
+
+impl Observer for Alone {
+    fn committed(&self, _: &[Event], _: Duration, _: &Head) {}
+    fn is_alone(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+    fn recovering(&self, _: bool) {}
 }
 
 /// The guard, by what stands behind it.
@@ -152,7 +171,10 @@ impl World {
             server: None,
             judge: Judge::new(LIMITS),
             keeps_ms,
+            failures: 0,
             stalled_until: Duration::ZERO,
+            is_alone: false,
+            alone: Arc::default(),
             history: History::default(),
         };
         world.start()?;
@@ -223,7 +245,7 @@ impl World {
             );
         let stepped = Loading::open(data, options)?.start_stepped(
             Arc::new(self.clock.clone()),
-            Arc::new(()),
+            self.alone.clone(),
             classify,
         )?;
         let mut runtime = tokio::runtime::Builder::new_current_thread();
@@ -243,6 +265,7 @@ impl World {
         };
         let reader = self.unharmed(|world| Ok(AuditReader::open(world.folder.path())?))?;
         self.server = Some(Server { stepped, guard, reader, was_serving: true, runtime });
+        self.failures = self.mount.disk().failures();
         Ok(())
     }
 

@@ -23,7 +23,7 @@ fn breaks(mistake: Mistake) -> &'static [Invariant] {
         Mistake::ReuseFence => &[Invariant::FencesGrow],
         Mistake::IgnoreLimits => &[Invariant::Bounded],
         Mistake::EventWithoutEffect => &[Invariant::TrailIsTruth],
-        Mistake::AnswerBeforeCommit => &[Invariant::DurableBeforeSaid],
+        Mistake::AnswerBeforeCommit | Mistake::SkipLoneCommit => &[Invariant::DurableBeforeSaid],
         // Where not even the grant of what was released is durable, the log has it after the write.
         Mistake::IgnoreAbsence => &[Invariant::DurableBeforeSaid, Invariant::CleanHandOver],
         Mistake::ForgetPins
@@ -98,6 +98,7 @@ mistakes! {
     a_write_that_is_not_known_to_have_ended_is_found: DropPinOnError;
     an_answer_before_its_commit_is_found: AnswerBeforeCommit;
     a_commit_that_failed_and_is_acknowledged_is_found: AcknowledgeFailedCommit;
+    a_lone_client_s_change_that_is_not_committed_is_found: SkipLoneCommit;
     a_commit_that_does_not_wait_for_the_disk_is_found: SkipSync;
     a_write_without_a_lock_that_is_not_pinned_is_found: LeaveUnpinned;
     a_start_that_does_not_wait_for_what_was_sent_before_it_is_found: ForgetRecovery;

@@ -29,9 +29,7 @@ impl World {
         }
         // What is due by now lands before anybody stops waiting for it.
         self.settle()?;
-        if let Some(server) = &self.server {
-            server.runtime.block_on(tokio::time::advance(span));
-        }
+        self.drive(tokio::time::advance(span));
         Ok(())
     }
 

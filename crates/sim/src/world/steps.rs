@@ -1,6 +1,7 @@
 //! What happens next: one choice of the scheduler, and what comes of it.
 
-use std::future::Future as _;
+use std::future::Future;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -35,7 +36,8 @@ impl World {
             870..880 => self.set_wall(),
             880..920 => self.upstream_acts()?,
             920..940 => self.leave(),
-            940..960 => self.run_tasks()?,
+            940..950 => self.run_tasks()?,
+            950..960 => self.change_company(),
             960..975 => self.rest()?,
             975..985 if self.options.disk_fails => self.harm_disk(),
             985..990 if self.options.disk_fails => self.heal_disk(),
@@ -52,6 +54,7 @@ impl World {
             self.crash(crash)?;
         }
         self.sample();
+        self.look_for_commits()?;
         match &self.server {
             Some(server) => server.stepped.look(|look| self.judge.after_step(&look)),
             None => Ok(()),
@@ -162,14 +165,20 @@ impl World {
             return Ok(());
         }
         let Some(server) = &mut self.server else { return Ok(()) };
-        let failures = self.mount.disk().failures();
         server.stepped.commit();
-        if failures != self.mount.disk().failures() {
+        self.committed()
+    }
+
+    /// Looks at what became of a commit.
+    fn committed(&mut self) -> Verdict {
+        let failures = self.mount.disk().failures();
+        if failures != std::mem::replace(&mut self.failures, failures) {
             self.judge.disk_failed();
         }
         if self.mount.disk().is_dead() {
             return Ok(());
         }
+        let Some(server) = &mut self.server else { return Ok(()) };
         let serving = server.stepped.engine().is_serving();
         if serving != std::mem::replace(&mut server.was_serving, serving) {
             self.history.note(format_args!("serving: {serving}"));
@@ -200,17 +209,43 @@ impl World {
     fn follow(&mut self) {
         if let Some(server) = &mut self.server {
             server.stepped.follow();
+            // What fails there is no commit.
+            self.failures = self.mount.disk().failures();
         }
+    }
+
+    /// Has the server's tasks go on until `until`.
+    pub(super) fn drive(&mut self, until: impl Future<Output = ()>) {
+        let Some(server) = &self.server else { return };
+        let is_stalled = self.clock.monotonic() < self.stalled_until;
+        self.alone.0.store(self.is_alone && !is_stalled, Ordering::Relaxed);
+        server.runtime.block_on(until);
+    }
+
+    /// Looks whether the task that settles answers has committed, or tried to.
+    fn look_for_commits(&mut self) -> Verdict {
+        let Some(server) = &self.server else { return Ok(()) };
+        let (durable, serving) = server.stepped.look(|look| (look.durable, look.is_serving));
+        let has_failed = self.failures != self.mount.disk().failures();
+        if has_failed || serving != server.was_serving || self.judge.trail.last() < durable {
+            self.history.note(format_args!("the task that settles answers has made a commit"));
+            return self.committed();
+        }
+        Ok(())
     }
 
     /// Lets the tasks of the server do what they can.
     pub(super) fn run_tasks(&mut self) -> Verdict {
-        let Some(server) = &self.server else { return Ok(()) };
-        server.runtime.block_on(async {
+        if self.mount.disk().is_dead() {
+            return Ok(());
+        }
+        self.drive(async {
             for _ in 0..TURNS {
                 tokio::task::yield_now().await;
             }
         });
+        self.look_for_commits()?;
+        let Some(server) = &self.server else { return Ok(()) };
         server.stepped.look(|look| self.judge.decided(look.gathered))?;
         for write in self.upstream.take_begun() {
             self.write_begun(write)?;
@@ -271,6 +306,12 @@ impl World {
             self.history.note(format_args!("the wall clock is set by {by} ms"));
             self.clock.jump(by);
         }
+    }
+
+    /// One client is alone, or is not any more, as far as the server knows.
+    fn change_company(&mut self) {
+        self.is_alone = self.rng.bool();
+        self.history.note(format_args!("one client is alone: {}", self.is_alone));
     }
 
     /// A client goes away.
