@@ -6,6 +6,7 @@
 //! machine's. What each scenario does is in `docs/performance.md`.
 #![expect(clippy::print_stdout, reason = "it is a program that prints a report")]
 
+mod cores;
 mod disk;
 mod figures;
 mod floor;

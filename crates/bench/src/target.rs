@@ -189,6 +189,11 @@ impl Target {
         Ok(Self { child, kind, address, _stdout: Some(stdout) })
     }
 
+    /// The process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// CPU seconds that the process has used so far, all its threads and the processes that it has
     /// started.
     pub(crate) fn cpu_seconds(&self) -> anyhow::Result<f64> {

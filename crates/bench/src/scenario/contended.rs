@@ -36,7 +36,7 @@ pub(crate) async fn measure(plan: &Plan, options: &Options) -> anyhow::Result<Se
         about: format!(
             "fail-fast acquires of a few hot keys, released at once; {}; \
              the floor grants one attempt in {}",
-            plan.told(),
+            plan.told_in_turn(),
             crate::floor::HOT
         ),
         rows,

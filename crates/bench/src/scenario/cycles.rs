@@ -26,7 +26,10 @@ pub(crate) struct Options {
 pub(crate) async fn measure(plan: &Plan, options: &Options) -> anyhow::Result<Vec<Section>> {
     let mut section = Section {
         scenario: "cycles".to_owned(),
-        about: format!("acquire (a new key, TTL 30 s) and release, both durable; {}", plan.told()),
+        about: format!(
+            "acquire (a new key, TTL 30 s) and release, both durable; {}",
+            plan.told_in_turn()
+        ),
         rows: Vec::new(),
         targets: Vec::new(),
     };

@@ -49,7 +49,7 @@ pub(crate) async fn measure(plan: &Plan, options: &Options) -> anyhow::Result<Se
         about: format!(
             "{} clients, each with a document of 200 bytes of JSON; writes are durable; {}",
             options.clients,
-            plan.told()
+            plan.told_in_turn()
         ),
         rows,
         targets: Vec::new(),

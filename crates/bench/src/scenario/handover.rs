@@ -35,7 +35,7 @@ pub(crate) async fn measure(plan: &Plan, options: &Options) -> anyhow::Result<Se
         about: format!(
             "each client waits for the one key, releases it at once and waits again; {}; \
              the floor lets nobody wait",
-            plan.told()
+            plan.told_in_turn()
         ),
         rows,
         targets: Vec::new(),

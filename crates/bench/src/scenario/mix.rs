@@ -31,7 +31,7 @@ pub(crate) async fn measure(plan: &Plan, options: &Options) -> anyhow::Result<Se
         scenario: "mix".to_owned(),
         about: format!(
             "acquire, {RENEWALS} renewals, release, all durable; {}; an operation is one request",
-            plan.told()
+            plan.told_in_turn()
         ),
         rows,
         targets: Vec::new(),

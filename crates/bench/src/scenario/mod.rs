@@ -17,6 +17,7 @@ pub(crate) mod mix;
 
 use std::path::PathBuf;
 
+use crate::cores::Bound;
 use crate::figures::Figures;
 use crate::load::CPU;
 use crate::report::Row;
@@ -40,6 +41,10 @@ pub(crate) struct Plan {
     /// Measures Redis with `appendfsync always` beside, where it has the same operation.
     #[arg(long, global = true, value_name = "PROGRAM", num_args = 0..=1, default_missing_value = "redis-server")]
     pub(crate) redis: Option<PathBuf>,
+    /// Keeps the load on the last core, and of each server the thread that serves on the first,
+    /// where servers are measured beside the floor: the kernel puts them on one as often as not.
+    #[arg(long, global = true)]
+    pub(crate) bound: bool,
 }
 
 impl Plan {
@@ -65,6 +70,12 @@ impl Plan {
     pub(crate) fn told(&self) -> String {
         let runs = if self.runs == 1 { "run" } else { "runs" };
         format!("{} {runs} of {} s", self.runs, self.seconds)
+    }
+
+    /// The same for servers [in turn](Self::in_turn), and on which cores.
+    pub(crate) fn told_in_turn(&self) -> String {
+        let bound = if self.bound { ", servers and load on a core each" } else { "" };
+        format!("{}{bound}", self.told())
     }
 
     /// The floor and the server.
@@ -93,7 +104,9 @@ impl Plan {
             let mut floor = None;
             for (kind, runs) in kinds.iter().zip(&mut runs) {
                 let (_scratch, target) = self.start(*kind)?;
+                let bound = self.bound.then(|| Bound::new(&target)).transpose()?;
                 let mut figures = measure(&target).await?;
+                drop(bound);
                 target.stop()?;
                 if *kind == Kind::Floor {
                     floor = Some(figures.clone());
