@@ -24,8 +24,8 @@ impl Bound {
             core.into_iter().for_each(|core| set.set(*core));
             set
         };
-        // Of the server its first thread: the one that serves, in each of those that are measured.
-        // Its others stay free.
+        // Of the server its first thread: the one that serves, in each of those that are measured
+        // (in Leasehold up to three cores; with more it has others for that). The rest stays free.
         let server = i32::try_from(target.id()).ok().and_then(Pid::from_raw);
         let server = server.context("the server has no process")?;
         sched_setaffinity(Some(server), &only(cores.first())).context("cannot bind the server")?;
