@@ -41,8 +41,9 @@ pub(crate) struct Plan {
     /// Measures Redis with `appendfsync always` beside, where it has the same operation.
     #[arg(long, global = true, value_name = "PROGRAM", num_args = 0..=1, default_missing_value = "redis-server")]
     pub(crate) redis: Option<PathBuf>,
-    /// Keeps the load on the last core, and of each server the thread that serves on the first,
-    /// where servers are measured beside the floor: the kernel puts them on one as often as not.
+    /// Keeps the load on the last core, and of each server the first thread on the first, where
+    /// servers are measured beside the floor: the kernel puts them on one as often as not. The first
+    /// thread is the one that serves, in Leasehold on up to three cores.
     #[arg(long, global = true)]
     pub(crate) bound: bool,
 }
