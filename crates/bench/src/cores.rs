@@ -13,23 +13,23 @@ pub(crate) struct Bound(
 #[cfg(target_os = "linux")]
 impl Bound {
     pub(crate) fn new(target: &Target) -> anyhow::Result<Self> {
-        use anyhow::{Context, ensure};
+        use anyhow::{Context, bail};
         use rustix::thread::{CpuSet, Pid, sched_getaffinity, sched_setaffinity};
 
         let free = sched_getaffinity(None).context("cannot tell the cores")?;
         let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| free.is_set(*core)).collect();
-        ensure!(2 <= cores.len(), "`--bound` needs two cores");
-        let only = |core: Option<&usize>| {
+        let [first, .., last] = cores[..] else { bail!("`--bound` needs two cores") };
+        let only = |core| {
             let mut set = CpuSet::new();
-            core.into_iter().for_each(|core| set.set(*core));
+            set.set(core);
             set
         };
         // Of the server its first thread: the one that serves, in each of those that are measured
         // (in Leasehold up to three cores; with more it has others for that). The rest stays free.
         let server = i32::try_from(target.id()).ok().and_then(Pid::from_raw);
         let server = server.context("the server has no process")?;
-        sched_setaffinity(Some(server), &only(cores.first())).context("cannot bind the server")?;
-        sched_setaffinity(None, &only(cores.last())).context("cannot bind the load")?;
+        sched_setaffinity(Some(server), &only(first)).context("cannot bind the server")?;
+        sched_setaffinity(None, &only(last)).context("cannot bind the load")?;
         Ok(Self(free))
     }
 }

@@ -4,6 +4,9 @@
 //! ends, or the upstream sees it framed in one way only, and then what follows as it was sent.
 #![expect(clippy::panic, reason = "the helpers of a test may panic like the test")]
 
+use crate::common::recorder::{Recorder, Seen};
+use crate::common::{Server, Setup, json};
+
 /// What follows on the same connection.
 const NEXT: &str = "GET /next HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 /// What is to pass for a request of its own.
@@ -22,9 +25,6 @@ enum Becomes {
 }
 
 use Becomes::{Cut, Last, Passed, Refused};
-
-use crate::common::recorder::{Recorder, Seen};
-use crate::common::{Server, Setup, json};
 
 struct Bench {
     upstream: Recorder,
